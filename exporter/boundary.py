@@ -1,0 +1,66 @@
+"""From a survey and the user's options to the contract: every port, carry and signature the artifact will have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from signatures.contract import LENGTHS, Contract, sequences_output, state_input, state_output
+from signatures.errors import UnsupportedModel
+from signatures.ports import Carry, Port, Signature
+
+from .rewrite import STATES
+from .survey import CallFacts, Survey
+
+SIGNATURES = ("sequence", "step")
+
+
+def contract(
+    survey: Survey,
+    model: Mapping[str, str | None],
+    provenance: Mapping[str, str],
+    *,
+    signatures: Sequence[str] | None = None,
+    lengths: bool = False,
+) -> Contract:
+    """Name the ports and carries of every signature.
+
+    Args:
+        survey: What the model takes, gives and carries.
+        model: {"name", "sha256"}, for the contract's reader.
+        provenance: Package -> version.
+        signatures: What to have; None means all that can be had.
+        lengths: Whether calls take the valid steps of each sample.
+
+    Raises:
+        UnsupportedModel: When a signature that was asked for, or lengths, can't be had.
+    """
+    if lengths and not survey.one_clock:
+        raise UnsupportedModel(
+            "lengths need one time axis that every recurrent layer shares; this model has several.\n  Export it without --lengths."
+        )
+    if survey.no_step and "step" in (signatures or ()):
+        raise UnsupportedModel(f"signature 'step' can't be had: {survey.no_step}\n  Export with --signatures sequence.")
+    chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
+    inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
+    states = [
+        Port(state_input(made.name, short), "state", ("batch", made.units)) for made in survey.calls if made.continues for short in STATES
+    ]
+    recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
+    carries = tuple(carry for made in survey.calls for carry in _carries(made))
+    common = Signature("sequence", (*inputs, *states), (*survey.outputs, *recurrent), carries)
+    made = {name: replace(common, name=name, dims={"time": 1} if name == "step" else {}) for name in SIGNATURES if name in chosen}
+    return Contract(model, survey.order, made, survey.no_step, {}, provenance)
+
+
+def _own_inputs(survey: Survey) -> list[Port]:
+    given = {name for made in survey.calls for name in made.given}
+    return [replace(port, role="state") if port.name in given else port for port in survey.inputs]
+
+
+def _recurrent_outputs(made: CallFacts) -> list[Port]:
+    finals = [Port(state_output(made.name, short), "state", ("batch", made.units)) for short in STATES]
+    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, made.units)), *finals]
+
+
+def _carries(made: CallFacts) -> list[Carry]:
+    own = {state_input(made.name, short): short for short in STATES} if made.continues else made.given
+    return [Carry(state_output(made.name, short), port) for port, short in own.items()]

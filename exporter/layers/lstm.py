@@ -1,0 +1,31 @@
+"""`keras.layers.LSTM` to a Recurrence. Keras' kernels are [F, 4U] and [U, 4U] in gate order i f c o: taken as they are."""
+
+from typing import Any
+
+import numpy as np
+
+from signatures.errors import UnsupportedModel
+
+from ..recurrence import Recurrence
+
+# option: (how to read it, what is accepted, what to do otherwise)
+ACCEPTED = {
+    "activation": (lambda layer: layer.activation.__name__, "tanh", "Retrain with it, or wait for its converter."),
+    "recurrent_activation": (lambda layer: layer.recurrent_activation.__name__, "sigmoid", "Retrain with it."),
+    "go_backwards": (lambda layer: layer.go_backwards, False, "Reverse the input outside the model."),
+    "zero_output_for_mask": (lambda layer: layer.zero_output_for_mask, False, "Multiply the output by the mask outside."),
+    "dtype": (lambda layer: layer.compute_dtype, "float32", "Load the model under keras.config.set_dtype_policy('float32')."),
+}
+
+
+def convert(layer: Any, name: str) -> Recurrence:
+    """Read a built LSTM layer. Dropout, regularizers, unroll, stateful and use_cudnn don't change its numbers."""
+    for option, (read, accepted, advice) in ACCEPTED.items():
+        if (found := read(layer)) != accepted:
+            raise UnsupportedModel(
+                f"layer {layer.name!r} (LSTM): {option}={found!r} is not supported.\n  Supported: {accepted!r}. {advice}"
+            )
+    cell = layer.cell
+    kernel = np.asarray(cell.kernel, np.float32)
+    bias = np.zeros(kernel.shape[1], np.float32) if cell.bias is None else np.asarray(cell.bias, np.float32)
+    return Recurrence(name, "lstm", kernel, np.asarray(cell.recurrent_kernel, np.float32), bias)

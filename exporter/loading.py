@@ -1,0 +1,361 @@
+"""Turn a `.keras` or `.h5` file into a Keras model, or refuse it in a sentence; the only reader of such files.
+
+Everything a file claims (archive members, configuration, HDF5 structure) is checked before Keras builds anything from
+it, because the file may come from a stranger. Nothing is extracted to disk here, no custom class is imported, and the
+training configuration is left alone. Importing this module imports neither Keras nor TensorFlow nor h5py.
+"""
+
+import hashlib
+import importlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from signatures.errors import LoadError, UnsafeModel
+
+MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
+MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
+MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
+EXPANSION_FLOOR = 100 << 20
+
+CODE_LAYERS = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+# Values, not objects: Keras turns these entries into tensors, tuples and slices without looking up a class.
+PLAIN_VALUES = frozenset(
+    {"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"}
+    | {"__tuple__", "TensorShape"}  # in .h5 files only
+)
+PATH_KEYS = frozenset({"vocabulary", "idf_weights", "filepath", "file_path", "path", "url"})
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# The bases of everything that a model's configuration may hold; `keras` has much else, such as downloaders.
+MODEL_PARTS = (
+    *("keras.Operation", "keras.Initializer", "keras.Regularizer", "keras.constraints.Constraint", "keras.Optimizer"),
+    *("keras.DTypePolicy", "keras.dtype_policies.DTypePolicyMap", "keras.Quantizer", "keras.random.SeedGenerator"),
+    *("keras.quantizers.QuantizationConfig", "keras.optimizers.schedules.LearningRateSchedule"),
+    *("keras.Loss", "keras.Metric"),
+)
+FUNCTION_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
+# Where an entry without a module, as legacy .h5 files have them, may come from.
+CLASS_HOMES = ("layers", "src.models", "initializers", "regularizers", "constraints", "dtype_policies", "optimizers")
+PASS_IN_MEMORY = "If you trust the file, load it yourself in Python and pass the model: exporter.export(model, ...)."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and the file it came from.
+
+    Args:
+        model: keras.Model, not compiled.
+        name: The file's name without its suffix.
+        sha256: Of the file's bytes, in hex; None for a model that came from no file.
+    """
+
+    model: Any
+    name: str
+    sha256: str | None
+
+
+def load(path: str | Path) -> Loaded:
+    """Load a whole model saved by Keras 3 as `.keras`, `.h5` or `.hdf5`.
+
+    Raises:
+        LoadError: When the file is missing, damaged, oversized, or holds no whole Keras model.
+        UnsafeModel: When loading would run code or read files of the file author's choosing, or needs classes that
+            are not part of Keras and not registered in this program.
+    """
+    path = Path(path)
+    with _damaged(path, "the file"):
+        _check_path(path)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    config, version = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    keras = require_keras()
+    _check_config(keras, config, path)
+    return Loaded(_deserialize(keras, path, version), path.stem, sha256)
+
+
+def require_keras() -> Any:
+    """Import Keras on its TensorFlow backend and return the module.
+
+    Raises:
+        LoadError: When Keras or TensorFlow is missing, Keras is too old, or runs on another backend already.
+    """
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        keras: Any = importlib.import_module("keras")
+    except ImportError as error:
+        raise LoadError(
+            f"Keras on TensorFlow can't be imported ({_first_line(error)}): pip install 'keras>=3.15' tensorflow."
+        ) from error
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise LoadError(
+            f"Keras is already imported with the {backend} backend; the export needs TensorFlow. "
+            "Set KERAS_BACKEND=tensorflow before importing keras: files trained on any backend load."
+        )
+    version = tuple(int(number) for number in re.findall(r"\d+", keras.__version__)[:3])
+    if version < (3, 15) and not (3, 12, 4) <= version < (3, 13):
+        raise LoadError(
+            f"Keras {keras.__version__} is installed, which has known holes in loading files; "
+            "3.15 or later, or 3.12.4 or later of 3.12, is needed: pip install -U keras."
+        )
+    return keras
+
+
+def _first_line(error: BaseException) -> str:
+    """Say what an exception says, in one line of at most 300 characters."""
+    text = str(error).rsplit("Exception encountered:", 1)[-1].split("Full object config", 1)[0]
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+@contextmanager
+def _damaged(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a parser raises on bad bytes into a LoadError."""
+    try:
+        yield
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(
+            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). "
+            "Copy the file again or save the model again."
+        ) from error
+
+
+def _check_path(path: Path) -> None:
+    """Refuse what is not one non-empty file with a suffix that says how to read it."""
+    if path.is_dir():
+        kind = "a SavedModel folder" if (path / "saved_model.pb").exists() else "a folder"
+        raise LoadError(f"{path} is {kind}; the export needs the original .keras file, written by model.save.")
+    if not path.exists():
+        raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
+    if not path.is_file():
+        raise LoadError(f"{path} is not a regular file; give the .keras file written by model.save.")
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
+    if not (size := path.stat().st_size):
+        raise LoadError(f"{path} is empty; copy the file again or save the model again.")
+    _check_size(size, size, path, "the file")
+
+
+def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
+    """Refuse what would take more memory than a model may, or far more than it takes on disk."""
+    if declared > MAX_BYTES:
+        raise LoadError(f"{path}: {what} declares {declared:,} bytes; at most {MAX_BYTES:,} are accepted.")
+    if declared > EXPANSION_FLOOR and declared > MAX_EXPANSION * stored:
+        raise LoadError(
+            f"{path}: {what} declares {declared:,} bytes but stores {stored:,}, which would exhaust memory; "
+            f"at most {MAX_EXPANSION} times what is stored is accepted. Save the model again with model.save."
+        )
+
+
+def _read_keras(path: Path) -> tuple[Any, str]:
+    """Check a `.keras` archive and return its configuration and the version of Keras that wrote it."""
+    import h5py
+
+    if not zipfile.is_zipfile(path):
+        if h5py.is_hdf5(path):
+            raise LoadError(f"{path} is an HDF5 file, not a .keras archive; rename it to {path.stem}.h5.")
+        raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated; copy or save it again.")
+    with _damaged(path, "the archive"), zipfile.ZipFile(path) as archive:
+        _check_members(archive, path)
+        config = _parse_config(archive.read("config.json"), path)
+        metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with _damaged(path, "model.weights.h5"), h5py.File(weights, "r") as file:
+        _check_hdf5(file, path)
+    return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+
+
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse members that are missing, doubled, bombs, or named to land elsewhere."""
+    members, names = archive.infolist(), archive.namelist()
+    for name in names:
+        if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+            raise UnsafeModel(f"{path}: the member {name!r} points outside the archive. {PASS_IN_MEMORY}")
+    if len(set(names)) < len(names):
+        raise LoadError(f"{path}: the archive holds two members of one name; save the model again with model.save.")
+    for member in members:
+        _check_size(member.file_size, member.compress_size, path, f"the member {member.filename!r}")
+    _check_size(sum(member.file_size for member in members), path.stat().st_size, path, "the archive")
+    if "config.json" not in names:
+        found = "only weights, no architecture" if "model.weights.h5" in names else "no config.json"
+        raise LoadError(f"{path}: the archive holds {found}; save the whole model with model.save('name.keras').")
+    if "model.weights.h5" not in names:
+        raise LoadError(f"{path}: the archive holds no model.weights.h5; save the model again with model.save.")
+    for member in members:
+        if member.filename.endswith(".json") and member.file_size > MAX_CONFIG_BYTES:
+            raise LoadError(f"{path}: {member.filename} is larger than the {MAX_CONFIG_BYTES:,} bytes accepted.")
+
+
+def _read_h5(path: Path) -> tuple[Any, str]:
+    """Check a whole-model HDF5 file and return its configuration and the version of Keras that wrote it."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        hint = f"; it is a zip, rename it to {path.stem}.keras" if zipfile.is_zipfile(path) else ""
+        raise LoadError(f"{path} is not an HDF5 file{hint}. Accepted are whole models written by model.save.")
+    with _damaged(path, "the HDF5 file"), h5py.File(path, "r") as file:
+        _check_hdf5(file, path)
+        text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
+    if text is None:
+        raise LoadError(
+            f"{path} holds only weights, no architecture; save the whole model with model.save('name.keras')."
+        )
+    return _parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _parse_config(text: Any, path: Path) -> Any:
+    """Parse the JSON of a model's configuration; refuse what describes no object."""
+    if not isinstance(text, (str, bytes)) or len(text) > MAX_CONFIG_BYTES:
+        raise LoadError(f"{path}: the model's configuration is not a text of at most {MAX_CONFIG_BYTES:,} bytes.")
+    with _damaged(path, "the model's configuration"):
+        config = json.loads(text)
+    if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
+        raise LoadError(f"{path}: the model's configuration describes no Keras model; save it with model.save.")
+    return config
+
+
+def _check_hdf5(file: Any, path: Path) -> None:
+    """Refuse HDF5 content that lies in other files or is far larger than what is stored."""
+    import h5py
+
+    total, seen, groups = 0, set(), [file]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise UnsafeModel(f"{path}: {where} is a {type(link).__name__} to other data. {PASS_IN_MEMORY}")
+            item = group[name]
+            if (address := h5py.h5o.get_info(item.id).addr) in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                total += _check_dataset(item, where, path)
+    _check_size(total, total, path, "the weights")
+
+
+def _check_dataset(dataset: Any, where: str, path: Path) -> int:
+    """Refuse a dataset stored in other files or swollen, else return its bytes."""
+    if dataset.external or dataset.is_virtual:
+        kind = "external storage" if dataset.external else "a virtual dataset"
+        raise UnsafeModel(f"{path}: {where} is {kind}, which reads other files. {PASS_IN_MEMORY}")
+    declared: int = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    _check_size(declared, dataset.id.get_storage_size(), path, f"the dataset {where}")
+    return declared
+
+
+def _check_config(keras: Any, config: dict[str, Any], path: Path) -> None:
+    """Refuse a configuration that holds code, files, or classes of neither Keras nor this program."""
+    # Keras drops the outermost compile_config under compile=False, so a custom loss there does no harm.
+    for entry, layer in _walk({**config, "compile_config": None}):
+        _check_files(entry, layer, path)
+        if "class_name" in entry:
+            _check_code(entry, layer, path)
+            _check_origin(keras, entry, layer, path)
+
+
+def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield every dict of a configuration with the layer it belongs to, as messages name it."""
+    nodes: list[tuple[Any, str]] = [(config, "the model")]
+    while nodes:
+        node, layer = nodes.pop()
+        if isinstance(node, dict):
+            inner = node.get("config")
+            if "class_name" in node and isinstance(inner, dict) and isinstance(inner.get("name"), str):
+                layer = f"layer {inner['name']!r}"
+            yield node, layer
+            nodes.extend((value, layer) for value in node.values())
+        elif isinstance(node, list):
+            nodes.extend((value, layer) for value in node)
+
+
+def _check_files(entry: dict[str, Any], layer: str, path: Path) -> None:
+    """Refuse values that name a file or an address to read from; lists of words are data."""
+    for key, value in entry.items():
+        if isinstance(value, str) and (key in PATH_KEYS or URL.match(value)):
+            raise UnsafeModel(
+                f"{path}: {layer} would read {key}={value[:100]!r}, a file of its author's choosing; "
+                f"only values inside the model are accepted. {PASS_IN_MEMORY}"
+            )
+
+
+def _check_code(entry: dict[str, Any], layer: str, path: Path) -> None:
+    """Refuse Lambda layers, bytecode, and layers that wrap another framework's program."""
+    name = entry["class_name"]
+    if name in CODE_LAYERS or name == "__lambda__":
+        kind = "holds the bytecode of a Python function" if name == "__lambda__" else f"is a {name} layer"
+        raise UnsafeModel(
+            f"{path}: {layer} {kind}, which would run code of the file's author. "
+            f"Replace it by a built-in layer, keras.ops or a Layer subclass. {PASS_IN_MEMORY}"
+        )
+
+
+def _check_origin(keras: Any, entry: dict[str, Any], layer: str, path: Path) -> None:
+    """Refuse classes and functions that are neither part of Keras nor registered in this program."""
+    name, module, registered = entry["class_name"], entry.get("module"), entry.get("registered_name")
+    kind = "function" if name == "function" else "class"
+    if kind == "function":
+        name = registered = entry.get("config")
+    if isinstance(name, str) and isinstance(registered, str | None) and isinstance(module, str | None):
+        if name in PLAIN_VALUES or keras.saving.get_registered_object(registered or name) is not None:
+            return
+        if ">" not in (registered or "") and _is_builtin(keras, kind, module, name):
+            return
+    source = f"of module {module!r}" if module and module != "builtins" else "without a module"
+    format_hint = "" if path.suffix == ".keras" or module else ".h5 files can't hold keras.ops; save as .keras. "
+    raise UnsafeModel(
+        f"{path}: {layer} uses the {kind} {name!r} {source}; it is not part of Keras {keras.__version__} and not "
+        f"registered in this program. {format_hint}Load the file in Python with custom_objects and pass the model: "
+        "exporter.export(model, ...)."
+    )
+
+
+def _is_builtin(keras: Any, kind: str, module: str | None, name: str) -> bool:
+    """Tell whether Keras itself defines this class or function as a part of models."""
+    if kind == "function":
+        inside = module is None or module == "builtins"
+        homes = [f"keras.{home}" for home in FUNCTION_HOMES if inside or module == f"keras.{home}"]
+        return any(callable(_find(keras, home, name)) for home in homes)
+    parts = tuple(filter(None, (_find(keras, *base.rsplit(".", 1)) for base in MODEL_PARTS)))
+    code = tuple(filter(None, (_find(keras, "keras.layers", layer) for layer in CODE_LAYERS)))
+    found = [_find(keras, home, name) for home in ([module] if module else [f"keras.{home}" for home in CLASS_HOMES])]
+    return any(isinstance(cls, type) and issubclass(cls, parts) and not issubclass(cls, code) for cls in found)
+
+
+def _find(keras: Any, module: str, name: str) -> Any:
+    """Look a name up in `keras` or a module below it without importing anything; None when it is not there."""
+    first, *rest = module.split(".")
+    found = keras if first == "keras" else None
+    for part in (*rest, name):
+        found = getattr(found, part, None)
+    return found
+
+
+def _deserialize(keras: Any, path: Path, version: str) -> Any:
+    """Let Keras load a checked file, quietly, and refuse what is not a model."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
+    except Exception as error:
+        advice = "If it loads in your program, pass the model from there: exporter.export(model, ...)."
+        if version.startswith(("1", "2")):
+            advice = "Files saved by Keras 2 or tf.keras are not supported yet: save the model again with Keras 3."
+        raise LoadError(f"{path}: Keras {keras.__version__} can't load it: {_first_line(error)} {advice}") from error
+    if not isinstance(model, keras.Model):
+        raise LoadError(f"{path} holds a {type(model).__name__}, not a keras.Model; save a whole model.")
+    return model

@@ -1,0 +1,173 @@
+"""A Keras model as a function from ports to ports, whatever structure it is called with and returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from signatures.contract import identifier, sequences_output, state_input, state_output, unique, unique_prefix
+from signatures.errors import UnsupportedModel
+from signatures.ports import Array
+
+from . import layers, rewrite
+from .rewrite import STATES, Call, Compute
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor the model is called with; shape has None where the model leaves an axis open."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Model:
+    """A Keras model as a function from ports to ports.
+
+    Attributes:
+        keras: The model.
+        inputs: What it is called with, in flattened order.
+        layers: Port prefix -> each recurrent layer.
+        recurrences: Port prefix -> the same layer as data.
+        vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Read the model's inputs and recurrent layers.
+
+        Raises:
+            UnsupportedModel: When it isn't built, or has no recurrent layer, or one that isn't supported.
+        """
+        self.keras = model
+        found = list(rewrite.recurrent_layers(model))
+        if not found:
+            raise UnsupportedModel(
+                f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
+                "  Give a model with an LSTM layer; for others Keras' model.export() is the tool."
+            )
+        self._structure, inputs = _inputs(model)
+        names: list[str] = []
+        for each in inputs:
+            names.append(unique(identifier(each.name), names))
+        self.inputs = tuple(Input(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True))
+        self.layers: dict[str, Any] = {}
+        for path, layer in found:
+            self.layers[unique_prefix(identifier(path), self.layers, names)] = layer
+        self.recurrences = {prefix: layers.convert(layer, prefix) for prefix, layer in self.layers.items()}
+        inner = [layer for _, layer in rewrite.sublayers(model)]
+        self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
+
+    def run(self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False) -> tuple[list[tuple[str, Any]], list[Call]]:
+        """Run on port feeds: the model's inputs, and states where they are given.
+
+        Returns:
+            (Keras' name, tensor) for each model output in order, and the recurrent calls.
+        """
+        inputs = keras.tree.pack_sequence_as(self._structure, [feeds[each.name] for each in self.inputs])
+        outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered)
+        return _named(self.keras, outputs), calls
+
+    def ports(self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False) -> dict[str, Any]:
+        """Run on port feeds and return every output port.
+
+        Args:
+            feeds: Input port -> tensor.
+            compute: How a recurrent call is computed.
+            order: The ports of the model's own outputs, in the model's order.
+            lowered: See rewrite.call.
+        """
+        outputs, calls = self.run(feeds, compute, lowered)
+        return {**{port: value for port, (_, value) in zip(order, outputs, strict=True)}, **recurrent_ports(calls)}
+
+    def draw(self, sizes: Mapping[str, int], batch: int, rng: np.random.Generator) -> dict[str, Array]:
+        """Draw random feeds for the model's own inputs.
+
+        Args:
+            sizes: Timed input -> T.
+            batch: Rows; the last one ends in zeros, so that a Masking layer has something to mask.
+            rng: Where the numbers come from.
+        """
+        feeds: dict[str, Array] = {}
+        for each in self.inputs:
+            shape = [batch, *(sizes.get(each.name, d) if axis == 0 else d for axis, d in enumerate(each.shape[1:]))]
+            if np.issubdtype(np.dtype(each.dtype), np.integer):
+                feeds[each.name] = rng.integers(0, self.vocabulary or 2, shape).astype(each.dtype)
+            else:
+                feeds[each.name] = rng.standard_normal(shape).astype(each.dtype)
+            if each.name in sizes and batch > 1:
+                feeds[each.name][-1, sizes[each.name] // 2 :] = 0
+        return feeds
+
+
+def recurrent_ports(calls: list[Call]) -> dict[str, Any]:
+    """Return port -> tensor for the sequences and final states of each call."""
+    ports = {}
+    for made in calls:
+        sequences, states = made.outputs
+        ports[sequences_output(made.name)] = sequences
+        ports.update({state_output(made.name, short): state for short, state in zip(STATES, states, strict=True)})
+    return ports
+
+
+def given_states(made: Call, feeds: Mapping[str, Any]) -> dict[str, str]:
+    """Return input port -> short state name, for the states of an eager call that come from a port."""
+    if made.continues:
+        return {state_input(made.name, short): short for short in STATES}
+    found = {}
+    for short, state in zip(STATES, made.state, strict=True):
+        found.update({name: short for name, value in feeds.items() if same(state, value)})
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two eager arrays are equal bit for bit, NaN included."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _inputs(model: Any) -> tuple[Any, list[Input]]:
+    """Return the structure a model is called with and each tensor in it."""
+    functional = rewrite.functional_of(model)
+    if functional is not None:
+        tensors = keras.tree.flatten(functional.input)
+        names = functional.input_names
+        return functional.input, [Input(n, x.shape, str(x.dtype)) for n, x in zip(names, tensors, strict=True)]
+    config = model.get_build_config() or {}
+    if not config:
+        raise UnsupportedModel(
+            f"model {model.name!r} isn't built, so the shape of its input isn't known.\n  Call it on data once, then export it."
+        )
+    # A subclassed model knows the shape of the data it was first called on: {argument: shape}, or one shape alone.
+    first = next(iter(model._call_signature.parameters))
+    shapes = config.get("shapes_dict") or {first: config["input_shape"]}
+    named = {argument.removesuffix("_shape"): shape for argument, shape in shapes.items()}
+    if len(named) > 1:
+        raise UnsupportedModel(
+            f"model {model.name!r} is called with {len(named)} arguments ({', '.join(named)}).\n"
+            "  Supported: one argument, which may be a list or dict of tensors. Wrap the model in one that takes a dict."
+        )
+    [(argument, shape)] = named.items()
+    if isinstance(shape, dict):
+        keys = sorted(shape)
+        return dict.fromkeys(keys, 0), [_open_time(key, shape[key]) for key in keys]
+    if isinstance(shape[0], (tuple, list)):
+        return [0] * len(shape), [_open_time(f"{argument}_{k}", s) for k, s in enumerate(shape)]
+    return 0, [_open_time(argument, shape)]
+
+
+def _open_time(name: str, shape: tuple[int | None, ...]) -> Input:
+    """Return an input of a subclassed model: the T of the data it was built on binds nobody."""
+    return Input(name, (None, None, *shape[2:]) if len(shape) > 2 else tuple(shape), "float32")
+
+
+def _named(model: Any, outputs: Any) -> list[tuple[str, Any]]:
+    """Return (name, tensor) for each output: a dict's keys, else the layers that give them, else output."""
+    flat = keras.tree.flatten_with_path(outputs)
+    if any(isinstance(key, str) for path, _ in flat for key in path):
+        return [("_".join(map(str, path)), value) for path, value in flat]
+    functional = rewrite.functional_of(model)
+    names = ["output"] * len(flat) if functional is None else functional.output_names
+    return [(name, value) for name, (_, value) in zip(names, flat, strict=True)]

@@ -1,0 +1,269 @@
+"""From a Keras model to checked artifacts: the stages in order.
+
+load -> survey -> contract -> golden numbers -> for each target: plan, trace, write, look at its ops, run and compare
+-> move into place.
+"""
+
+import importlib
+import importlib.metadata
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import signatures as runtime
+from signatures.contract import ArtifactInfo, Contract
+from signatures.errors import ParityError, UnsupportedModel
+from signatures.golden import Case
+from signatures.parity import ParityReport
+from signatures.ports import Array, Signature
+
+from . import outputs
+from .loading import Loaded, load, require_keras
+from .plan import Choice, describe, plan
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .survey import Survey
+
+TARGETS = ("tflite", "onnx", "savedmodel")
+Extent = int | Literal["any"] | None
+Progress = Callable[[str], None]
+PACKAGES = {"tflite": ("tensorflow", "ai-edge-litert"), "onnx": ("tensorflow", "tf2onnx", "onnxruntime"), "savedmodel": ("tensorflow",)}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was delivered.
+
+    Attributes:
+        target: "tflite", "onnx" or "savedmodel".
+        path: The file, or for savedmodel the folder.
+        contract: Its ports, as embedded.
+        ops: Op -> count.
+        size: Bytes on disk.
+        parity: How it compared; None with check=False.
+        seconds: Wall time of its trace, write and check.
+    """
+
+    target: str
+    path: Path
+    contract: Contract
+    ops: Counter[str]
+    size: int
+    parity: ParityReport | None
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A loaded model with what running it showed."""
+
+    loaded: Loaded
+    model: "Model"
+    survey: "Survey"
+
+    def contract(self, targets: Sequence[str], signatures: Sequence[str] | None = None, lengths: bool = False) -> Contract:
+        """Return the contract without artifacts; see boundary.contract."""
+        from .boundary import contract
+
+        packages = ["export-lstm", "keras", *dict.fromkeys(p for t in targets for p in PACKAGES[t])]
+        versions = {package: importlib.metadata.version(package) for package in packages}
+        identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
+        return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths)
+
+
+def open_model(model: Any, progress: Progress = lambda text: None) -> Opened:
+    """Load a model file, or take a keras.Model in memory, and find out what it takes, gives and carries.
+
+    Raises:
+        LoadError: When the file can't be loaded safely.
+        UnsupportedModel: When the model has no recurrent layer or one that isn't supported.
+    """
+    progress("loading")
+    if isinstance(model, (str, Path)):
+        loaded = load(model)
+    else:
+        keras = require_keras()
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file")
+        loaded = Loaded(model, model.name, None)
+    from .model import Model
+    from .survey import survey
+
+    progress("surveying")
+    surveyed = Model(loaded.model)
+    return Opened(loaded, surveyed, survey(surveyed))
+
+
+def export(
+    model: Any,
+    to: str | Sequence[str] = "tflite",
+    out: str | Path | None = None,
+    *,
+    batch: Extent = None,
+    time: Extent = None,
+    signatures: Sequence[str] | None = None,
+    lengths: bool = False,
+    lowering: Choice = "auto",
+    check: bool = True,
+    force: bool = False,
+    progress: Progress = lambda text: None,
+) -> list[Artifact]:
+    """Export a Keras model with recurrent layers, its state explicit, and prove it before delivering it.
+
+    Args:
+        model: A keras.Model, or the path of a `.keras` or `.h5` file.
+        to: "tflite", "onnx", "savedmodel", several of them, or "all".
+        out: Where to: a folder, or for one target the artifact's path; None for the current folder.
+        batch: Samples a call, or "any"; None means 1 for tflite and any elsewhere.
+        time: Time steps of a `sequence` call, or "any"; None means as the model declares.
+        signatures: "sequence", "step" or both; None means all the model can have.
+        lengths: Whether calls take `lengths` [B], after which a sample's state stops.
+        lowering: How tflite runs a sequence: "auto", "unrolled" or "loop".
+        check: Whether to compare with golden outputs before delivering; False delivers unchecked.
+        force: Whether to replace what is at the output path.
+        progress: Called with the name of each stage as it starts.
+
+    Returns:
+        One Artifact a target, in the order asked for.
+
+    Raises:
+        LoadError: When the file can't be loaded safely.
+        UnsupportedModel: When the model or an option has no right form in a target.
+        OutputError: When an output path is taken or can't be written.
+        ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
+    """
+    targets = _targets(to)
+    stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
+    final, contract_path = outputs.paths(stem, targets, out)
+    outputs.check_free([*final.values(), contract_path], force)
+    opened = open_model(model, progress)
+    common = opened.contract(targets, signatures, lengths)
+    times = _times(opened.survey, time)
+
+    golden = None
+    if check:
+        from .witness import record, totals_for
+
+        totals = totals_for(opened.survey)
+        golden = record(opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}"))
+    with outputs.staged([*final.values(), contract_path]) as stage:
+        artifacts = []
+        for target in targets:
+            size = batch if batch is not None else (1 if target == "tflite" else "any")
+            dims = {**({} if size == "any" else {"batch": size}), **times}
+            artifact = _make(target, opened, common, dims, lowering, golden, stage[final[target]], final[target], progress)
+            artifacts.append(artifact)
+        together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
+        stage[contract_path].write_text(together.to_json(), encoding="utf-8")
+    return artifacts
+
+
+def _make(
+    target: str,
+    opened: Opened,
+    common: Contract,
+    dims: Mapping[str, int],
+    lowering: Choice,
+    golden: Case | None,
+    stage: Path,
+    final: Path,
+    progress: Progress,
+) -> Artifact:
+    """Make one artifact at its temporary path and hold it to its golden numbers."""
+    from .trace import trace
+
+    writer = importlib.import_module(f".targets.{target}", __package__)
+    calls = opened.survey.calls
+    wanted = _graphs(target, common, opened.survey)
+    sizes = {k: v for k, v in dims.items() if not (target == "onnx" and k.startswith("time") and opened.survey.no_step is None)}
+    plans = {
+        name: {made.name: plan(target, {**sizes, **signature.dims}.get(str(made.time)), lowering) for made in calls}
+        for name, signature in wanted.items()
+    }
+    told = {made.name: describe({name: plans[name][made.name] for name in plans}) for made in calls}
+    contract = replace(common, artifacts={target: ArtifactInfo(final.name, dims, told)})
+    clock = [time.perf_counter()]
+    progress(f"{target}: tracing")
+    traced = trace(opened.model, opened.survey, wanted, sizes, plans)
+    clock.append(time.perf_counter())
+    progress(f"{target}: converting")
+    writer.write(traced, contract, stage)
+    found = writer.ops(stage)
+    if faults := writer.faults(found, len(calls)):
+        raise UnsupportedModel(f"The {target} artifact breaks its promise: {'; '.join(faults)}.\n  Nothing was written; please report it.")
+    clock.append(time.perf_counter())
+    report = None
+    if golden is not None:
+        report = runtime.check(runtime.open(stage), golden, lambda run: progress(f"{target}: checking {run}"))
+        if not report.ok:
+            raise ParityError(f"The {target} artifact is not delivered. {report.summary()}")
+    clock.append(time.perf_counter())
+    size = sum(f.stat().st_size for f in ([stage] if stage.is_file() else stage.rglob("*")) if f.is_file())
+    spent = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
+    return Artifact(target, final, contract, found, size, report, spent)
+
+
+def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:
+    """Return the graphs a target has: one for each signature; a zero-state one more; or one for all."""
+    if target == "onnx":
+        name = next(iter(contract.signatures))
+        return {name: contract.signatures[name]}
+    if target == "savedmodel":
+        first = next(iter(contract.signatures.values()))
+        ports = {port.name: port for port in first.outputs}
+        outputs = tuple(ports[name] for name in dict.fromkeys(contract.outputs))
+        return {**contract.signatures, "serving_default": Signature("serving_default", survey.inputs, outputs, (), first.dims)}
+    return dict(contract.signatures)
+
+
+def _targets(to: str | Sequence[str]) -> list[str]:
+    asked = [to] if isinstance(to, str) else list(to)
+    found = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
+    if not found or (unknown := sorted(set(found) - set(TARGETS))):
+        raise ValueError(f"unknown target {(unknown or [to])[0]!r}; there is {', '.join(TARGETS)} and all")
+    return found
+
+
+def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
+    """Return the fixed time dimensions: what the user asked for, else what the model declares."""
+    names = {port.shape[1] for port in survey.inputs if port.timed}
+    if asked is None or asked == "any":
+        if asked == "any" and not survey.flexible:
+            raise UnsupportedModel(f"time 'any' can't be had: the model runs with exactly {dict(survey.declared)} time steps.")
+        return {} if asked == "any" else dict(survey.declared)
+    if asked < 1:
+        raise UnsupportedModel(f"time {asked} is no number of time steps; give at least 1, or 'any'.")
+    if not survey.flexible and set(survey.declared.values()) != {asked}:
+        raise UnsupportedModel(f"time {asked} can't be had: the model runs with exactly {dict(survey.declared)} time steps.")
+    return {str(name): asked for name in names}
+
+
+def record_case(model: Any, folder: Path, feeds: Mapping[str, Array] | None = None, progress: Progress = lambda text: None) -> Case:
+    """Record a golden case of a model as a folder; see witness.record.
+
+    Args:
+        model: A keras.Model or the path of a model file, which is copied into the case.
+        folder: Where to; it must not exist.
+        feeds: Input port -> array [B, ...], one run on the caller's own data; None for random runs.
+        progress: Called with the name of each stage as it starts.
+
+    Raises:
+        OutputError: When the folder exists or can't be written.
+    """
+    from .witness import record, totals_for
+
+    outputs.check_free([folder], force=False)
+    opened = open_model(model, progress)
+    times, totals = _times(opened.survey, None), totals_for(opened.survey)
+    case = record(opened.model, opened.contract(()), times, feeds=feeds, totals=totals, progress=progress)
+    with outputs.staged([folder]) as stage:
+        case.save(stage[folder])
+        if isinstance(model, (str, Path)):
+            (stage[folder] / f"model{Path(model).suffix}").write_bytes(Path(model).read_bytes())
+        else:
+            opened.loaded.model.save(stage[folder] / "model.keras")
+    return case

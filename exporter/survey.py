@@ -1,0 +1,197 @@
+"""Find out by running it what a Keras model takes, gives and carries.
+
+The model is run in Keras on random data of two sizes. What that shows is a fact about this model and needs no knowledge
+of its other layers: which axes count time, which outputs are recurrent states, which initial states are its own inputs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from signatures.contract import identifier, unique
+from signatures.errors import UnsupportedModel, one_line
+from signatures.ports import Array, Port
+
+from . import law, rewrite
+from .model import Model, given_states, recurrent_ports, same
+from .rewrite import Call
+
+TRIALS = ((5, 7), (12, 16), (64, 96), (400, 480))
+"""Pairs of T to run a model with: the first pair it takes tells which axes change with T."""
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """One call of a recurrent layer, as the model makes it.
+
+    Attributes:
+        name: Port prefix.
+        layer: The layer's own prefix, which differs for its second call.
+        time: The dimension of its time steps: a name, or a size that no input chooses.
+        units: U.
+        continues: Whether its first state is the layer's own (zeros in Keras): then h and c become input ports.
+        given: Model input -> "h" or "c", where the model's inputs are its initial state.
+    """
+
+    name: str
+    layer: str
+    time: int | str
+    units: int
+    continues: bool
+    given: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What running the model showed.
+
+    Attributes:
+        inputs: The model's own inputs; a named dimension where a call may choose.
+        declared: Time dimensions that the model declares with a fixed size, name -> size.
+        flexible: Whether it takes any T, whatever it declares.
+        calls: Its recurrent calls, in order.
+        outputs: Ports of the model's own outputs that are not recurrent ports already.
+        order: Ports of all model outputs, in the model's order.
+        tried: Two numbers of time steps it was run with.
+        no_step: Why it can't be stepped; None if it can.
+        one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
+    """
+
+    inputs: tuple[Port, ...]
+    declared: Mapping[str, int]
+    flexible: bool
+    calls: tuple[CallFacts, ...]
+    outputs: tuple[Port, ...]
+    order: tuple[str, ...]
+    tried: tuple[int, int]
+    no_step: str | None
+    one_clock: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One eager run of the model."""
+
+    feeds: Mapping[str, Array]
+    outputs: list[tuple[str, Any]]
+    calls: list[Call]
+
+
+def survey(model: Model) -> Survey:
+    """Run the model on random data and return what that shows.
+
+    Raises:
+        UnsupportedModel: When the model can't be run, or leaves another axis than batch and time open.
+    """
+    timed = _timed_inputs(model)
+    sizes, flexible, (first, second) = _trials(model, timed)
+    independent = len(set(sizes.values())) > 1
+    dims = {name: f"time_{name}" if independent and name != timed[0] else "time" for name in timed}
+
+    lengths = {dims[name]: (first.feeds[name].shape[1], second.feeds[name].shape[1]) for name in timed}
+    recurrent = recurrent_ports(first.calls)
+    outputs: list[Port] = []
+    order: list[str] = []
+    for (name, value), (_, other) in zip(first.outputs, second.outputs, strict=True):
+        port = next((port for port, tensor in recurrent.items() if same(tensor, value)), None)
+        if port is None:
+            port = unique(identifier(name), [*dims, *(i.name for i in model.inputs), *recurrent, *order])
+            outputs.append(Port(port, "output", _shape(port, value.shape, other.shape, lengths), value.dtype.name))
+        order.append(port)
+
+    calls = tuple(_facts(model, *pair, first.feeds, lengths) for pair in zip(first.calls, second.calls, strict=True))
+    return Survey(
+        inputs=tuple(
+            Port(
+                each.name,
+                "input",
+                ("batch", *each.shape[1:]) if each.name not in dims else ("batch", dims[each.name], *each.shape[2:]),
+                each.dtype,
+                model.vocabulary if each.dtype.startswith("int") else None,
+            )
+            for each in model.inputs
+        ),
+        declared={dims[i.name]: i.shape[1] for i in model.inputs if i.name in dims and i.shape[1] is not None},
+        flexible=flexible,
+        calls=calls,
+        outputs=tuple(outputs),
+        order=tuple(order),
+        tried=lengths["time"],
+        no_step=law.why_no_step(model, timed, first.feeds, first.outputs, first.calls, flexible),
+        one_clock=not independent and {made.time for made in calls} == {"time"},
+    )
+
+
+def run(model: Model, feeds: Mapping[str, Array]) -> Trial:
+    """Run the model eagerly with Keras' own loops."""
+    outputs, calls = model.run({name: tf.constant(value) for name, value in feeds.items()}, rewrite.keras_loop)
+    return Trial(feeds, outputs, calls)
+
+
+def _timed_inputs(model: Model) -> list[str]:
+    """Return the inputs whose axis 1 counts time: those that leave it open, or fix it to the T a recurrence sees."""
+    for each in model.inputs:
+        if None in each.shape[2:]:
+            raise UnsupportedModel(
+                f"input {each.name!r} has shape {list(each.shape)}: only batch and time may be open.\n"
+                "  Give the feature axes a fixed size in the model's Input."
+            )
+    if found := [each.name for each in model.inputs if len(each.shape) > 1 and each.shape[1] is None]:
+        return found
+    seen = {made.sequences.shape[1] for made in run(model, model.draw({}, 2, np.random.default_rng(0))).calls}
+    for each in model.inputs:
+        if len(each.shape) > 1 and each.shape[1] in seen and (len(each.shape) > 2 or each.dtype.startswith("int")):
+            found.append(each.name)
+    if not found:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} has no input with a time axis: its recurrent layers run on something it makes itself.\n"
+            "  Give the sequence as an input [batch, time, features]."
+        )
+    return found
+
+
+def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple[Trial, Trial]]:
+    """Find T the model runs with: one each for every timed input, or one for all, or the ones it declares.
+
+    Returns:
+        (timed input -> T of the first run, whether T is free, two runs of different batch and T).
+    """
+    declared = {each.name: each.shape[1] for each in model.inputs if each.name in timed}
+    pairs = [({n: t + 11 * k for k, n in enumerate(timed)}, {n: u + 17 * k for k, n in enumerate(timed)}) for t, u in TRIALS]
+    if len(timed) > 1:
+        pairs += [(dict.fromkeys(timed, t), dict.fromkeys(timed, u)) for t, u in TRIALS]
+    if None not in declared.values():
+        pairs.append((declared, declared))
+    reason = ""
+    for pair in pairs:
+        try:
+            first, second = (
+                run(model, model.draw(sizes, batch, np.random.default_rng(1))) for batch, sizes in zip((3, 2), pair, strict=True)
+            )
+        except Exception as error:  # a layer raises what it likes when a length doesn't suit it
+            reason = one_line(error)
+            continue
+        if not first.calls:
+            raise UnsupportedModel(f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state.")
+        return pair[0], pair[0] is not declared, (first, second)
+    raise UnsupportedModel(f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras.")
+
+
+def _facts(model: Model, made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]) -> CallFacts:
+    prefix = next(name for name, layer in model.layers.items() if layer is made.layer)
+    _, time, units = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
+    given = {} if made.continues else given_states(made, feeds)
+    return CallFacts(made.name, prefix, time, int(units), made.continues, given)
+
+
+def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:
+    """Return a symbolic shape from the shapes of two runs that differ in batch and T."""
+    dims: list[int | str] = ["batch"]
+    for axis, pair in enumerate(zip(first[1:], second[1:], strict=True), start=1):
+        time = next((dim for dim, both in times.items() if both == pair), None) if axis == 1 else None
+        fixed = pair[0] if pair[0] == pair[1] else f"{port}_{axis}"
+        dims.append(time or fixed)
+    return tuple(dims)

@@ -1,0 +1,31 @@
+"""What is written: one module a target, each with the same two functions."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Protocol
+
+from signatures.contract import Contract
+
+from ..trace import Traced
+
+
+class Target(Protocol):
+    """A module of this folder."""
+
+    def write(self, traced: Traced, contract: Contract, path: Path) -> None:
+        """Write the artifact with the contract embedded.
+
+        Args:
+            traced: One graph per signature.
+            contract: What to embed; it lists this artifact only.
+            path: Where: a file, or for savedmodel a folder, that doesn't exist yet.
+
+        Raises:
+            UnsupportedModel: When the target has no form for an operation of the model.
+        """
+
+    def ops(self, path: Path) -> Counter[str]:
+        """Count the ops of an artifact, by the target's own names."""
+
+    def faults(self, ops: Counter[str], recurrences: int) -> list[str]:
+        """Return what the artifact's ops break of this target's promise, one sentence each."""

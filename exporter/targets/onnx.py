@@ -1,0 +1,159 @@
+"""ONNX: one graph with a native LSTM op per recurrent call and a dynamic time axis, for every signature.
+
+tf2onnx converts the traced graph; each placeholder in it becomes
+
+    x [B,T,F] -> (valid steps first) -> Transpose -> LSTM -> Transpose -> (back in place) -> sequences [B,T,U]
+    h, c [B,U] -> Unsqueeze ----------------^ Y_h, Y_c -> Squeeze -> h, c [B,U]
+
+where the parts in brackets are there for masks only. ONNX's LSTM has gate order i o f c, its input and recurrent biases
+one after the other, and is given layout 0, the only one ONNX Runtime runs.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tf2onnx
+
+from signatures.contract import Contract
+from signatures.errors import UnsupportedModel
+from signatures.ports import Signature
+from signatures.runtimes.onnx import METADATA
+
+from ..lowerings.native import PLACEHOLDER
+from ..recurrence import Recurrence, reorder
+from ..trace import Traced
+
+OPSET = 17
+"""The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
+
+FLOAT, INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "INT32", "INT64", "BOOL"))
+
+
+def write(traced: Traced, contract: Contract, path: Path) -> None:
+    """Write an ONNX file; see Target.write."""
+    [function] = traced.functions.values()
+
+    def lstm(graph: Any, node: Any, name: str, args: Any) -> None:
+        _Nodes(graph).replace(node, traced.placeholders[node.get_attr_str("token").encode()])
+
+    signature = next(iter(contract.signatures.values()))
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
+    model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET, custom_op_handlers={PLACEHOLDER: (lstm, [])})
+    unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
+    if unknown:
+        raise UnsupportedModel(
+            f"ONNX has no form for an operation of the model: {', '.join(unknown)}.\n"
+            "  Export to tflite or savedmodel, or replace that layer."
+        )
+    _name_dims(model.graph, signature)
+    model.producer_name = "export-lstm"
+    onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def ops(path: Path) -> Counter[str]:
+    """Count the nodes of the graph and of the graphs inside it; see Target.ops."""
+
+    def walk(graph: Any) -> list[str]:
+        inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        return [node.op_type for node in graph.node] + [op for g in inner for op in walk(g)]
+
+    return Counter(walk(onnx.load(path, load_external_data=False).graph))
+
+
+def faults(ops: Counter[str], recurrences: int) -> list[str]:
+    """Require one LSTM per recurrent call and no loop; see Target.faults."""
+    found = [f"it holds {ops[op]} {op} op(s); there should be no loop" for op in ("Loop", "Scan") if ops[op]]
+    if ops["LSTM"] != recurrences:
+        found.append(f"it holds {ops['LSTM']} LSTM op(s) for {recurrences} recurrent calls")
+    return found
+
+
+def _name_dims(graph: Any, signature: Signature) -> None:
+    """Name the open dimensions of inputs and outputs as the contract does."""
+    ports = {port.name: port for port in (*signature.inputs, *signature.outputs)}
+    for value in (*graph.input, *graph.output):
+        for found, dim in zip(value.type.tensor_type.shape.dim, ports[value.name].shape, strict=True):
+            if not found.HasField("dim_value"):
+                found.dim_param = str(dim)
+
+
+class _Nodes:
+    """The ONNX nodes that take a placeholder's place in a tf2onnx graph."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+    def replace(self, node: Any, recurrence: Recurrence) -> None:
+        """Replace a placeholder (x, h, c[, mask]) -> (sequences, h, c) by the native op."""
+        x, h, c, *mask = node.input
+        outputs, graph = list(node.output), self.graph
+        graph.remove_node(node.name)
+        counts = order = seen = ""
+        if mask:
+            valid = self.op("Cast", mask, INT32, to=INT32)
+            counts = self.op("ReduceSum", [valid, self.const([1])], INT32, keepdims=0)
+            order = self.op("Unsqueeze", [self.valid_first(mask[0], valid), self.const([2])], INT64)
+            seen = self.op("CumSum", [valid, self.const(1)], INT32)
+            x = self.op("GatherND", [x, order], batch_dims=1)
+        weights = [
+            reorder(recurrence.kernel, "iofc").T[None],
+            reorder(recurrence.recurrent_kernel, "iofc").T[None],
+            np.concatenate([reorder(recurrence.bias, "iofc"), np.zeros_like(recurrence.bias)])[None],
+        ]
+        first = [self.op("Unsqueeze", [state, self.const([0])]) for state in (h, c)]
+        lstm = graph.make_node(
+            "LSTM",
+            [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, weights), counts, *first],
+            attr={"hidden_size": recurrence.units},
+            output_count=3,
+            dtypes=[FLOAT] * 3,
+        )
+        y, last_h, last_c = lstm.output
+        sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
+        finals = [self.op("Squeeze", [last, self.const([0])]) for last in (last_h, last_c)]
+        if mask:
+            sequences = self.in_place(sequences, h, seen)
+            # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
+            some = self.op("Unsqueeze", [self.op("Greater", [counts, self.const(0, np.int32)], BOOL), self.const([1])], BOOL)
+            finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, (h, c), strict=True)]
+        for value, output in zip((sequences, *finals), outputs, strict=True):
+            graph.make_node("Identity", [value], outputs=[output], dtypes=[FLOAT])
+
+    def valid_first(self, mask: str, valid: str) -> str:
+        """Return each row's time steps, valid ones first and each part in order: [B, T] int64.
+
+        TopK of keys that are all different: T - t where valid, -t elsewhere.
+        """
+        shape = self.op("Shape", [mask], INT64)
+        total = self.op("Gather", [shape, self.const([1])], INT64)
+        ones = self.op("Cast", [self.op("Or", [mask, self.op("Not", [mask], BOOL)], BOOL)], INT64, to=INT64)
+        steps = self.op("CumSum", [ones, self.const(1)], INT64)
+        behind = self.op("Mul", [self.op("Cast", [valid], INT64, to=INT64), total], INT64)
+        keys = self.op("Sub", [behind, steps], INT64)
+        top = self.graph.make_node("TopK", [keys, total], attr={"axis": 1}, output_count=2, dtypes=[INT64, INT64])
+        return str(top.output[1])
+
+    def in_place(self, sequences: str, h: str, seen: str) -> str:
+        """Return the outputs of packed steps at the places of the mask; h before the first."""
+        place = self.op("Max", [self.op("Sub", [seen, self.const(1, np.int32)], INT32), self.const(0, np.int32)], INT32)
+        index = self.op("Unsqueeze", [self.op("Cast", [place], INT64, to=INT64), self.const([2])], INT64)
+        placed = self.op("GatherND", [sequences, index], batch_dims=1)
+        started = self.op("Unsqueeze", [self.op("Greater", [seen, self.const(0, np.int32)], BOOL), self.const([2])], BOOL)
+        return self.op("Where", [started, placed, self.op("Unsqueeze", [h, self.const([1])])])
+
+    def op(self, kind: str, inputs: Sequence[str], dtype: int = FLOAT, **attributes: Any) -> str:
+        """Add a node with one output and return that."""
+        return str(self.graph.make_node(kind, list(inputs), attr=attributes, dtypes=[dtype]).output[0])
+
+    def const(self, value: Any, dtype: Any = None) -> str:
+        """Add a constant; plain integers become int64."""
+        array = np.ascontiguousarray(np.asarray(value, dtype or (None if isinstance(value, np.ndarray) else np.int64)))
+        shaped = array.reshape(np.shape(value))  # ascontiguousarray makes scalars 1-d
+        return str(self.graph.make_const(tf2onnx.utils.make_name("lstm"), shaped).output[0])

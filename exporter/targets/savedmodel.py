@@ -1,0 +1,36 @@
+"""SavedModel: TensorFlow graphs with BlockLSTMV2, and `serving_default` for servers that know no state."""
+
+from collections import Counter
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from signatures.contract import Contract
+from signatures.runtimes.savedmodel import CONTRACT
+
+from ..trace import Traced
+
+LOOPS = {"While", "StatelessWhile"}
+
+
+def write(traced: Traced, contract: Contract, path: Path) -> None:
+    """Write a SavedModel folder; see Target.write."""
+    tf.saved_model.save(traced.module, str(path), signatures=traced.functions)
+    (path / CONTRACT).parent.mkdir(exist_ok=True)
+    (path / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+
+
+def ops(path: Path) -> Counter[str]:
+    """Count the ops of all graphs; see Target.ops."""
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    return Counter(node.op for function in functions for node in function.node_def)
+
+
+def faults(ops: Counter[str], recurrences: int) -> list[str]:
+    """Require BlockLSTMV2 and no time loop; see Target.faults."""
+    found = [f"it holds {ops[op]} {op} op(s); there should be no loop" for op in sorted(LOOPS & set(ops))]
+    if ops["BlockLSTMV2"] < recurrences:
+        found.append(f"it holds {ops['BlockLSTMV2']} BlockLSTMV2 op(s) for {recurrences} recurrent layers")
+    return found

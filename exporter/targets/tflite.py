@@ -1,0 +1,71 @@
+"""TFLite: both signatures in one file with builtin ops only, the weights stored once."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from signatures.contract import Contract
+from signatures.errors import UnsupportedModel
+from signatures.runtimes.tflite import METADATA
+
+from ..trace import Traced
+
+HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+
+def write(traced: Traced, contract: Contract, path: Path) -> None:
+    """Write a TFLite file; see Target.write."""
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of a SavedModel: it is the converter's one path that keeps several signatures and freezes variables.
+        tf.saved_model.save(traced.module, folder, signatures=traced.functions)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
+        try:
+            content = converter.convert()
+        except Exception as error:  # the converter raises ConverterError, ValueError and RuntimeError alike
+            raise UnsupportedModel(
+                f"TFLite has no builtin form for an operation of the model: {_reason(error)}\n"
+                "  Export to onnx or savedmodel, or replace that layer."
+            ) from None
+    path.write_bytes(embed(content, contract))
+
+
+def embed(content: bytes, contract: Contract) -> bytes:
+    """Return the file's bytes with the contract as a metadata buffer."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(contract.to_json().encode(), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def ops(path: Path) -> Counter[str]:
+    """Count the ops of all subgraphs, custom ones by their own name; see Target.ops."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    names = [
+        f"CUSTOM {code.customCode.decode()}" if code.customCode else BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in model.operatorCodes
+    ]
+    return Counter(names[op.opcodeIndex] for subgraph in model.subgraphs for op in subgraph.operators)
+
+
+def faults(ops: Counter[str], recurrences: int) -> list[str]:
+    """Require builtin ops and no hidden state; see Target.faults."""
+    return [f"it holds {ops[op]} {op} op(s)" for op in sorted(ops) if op.startswith("CUSTOM") or op in HIDDEN_STATE]
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of a converter's message that names the op."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    return (named or lines or [type(error).__name__])[0][:300]

@@ -1,0 +1,93 @@
+"""Trace a Keras model with its recurrences lowered: one TensorFlow graph per signature, the weights stored once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from signatures.ports import Port, Signature
+
+from .lowerings import LOWERINGS, Lowering, native
+from .lowerings.masking import silence_before_first
+from .model import Model
+from .plan import Plan
+from .recurrence import Recurrence
+from .rewrite import Call
+from .survey import Survey
+
+
+@dataclass
+class Traced:
+    """The graphs of one artifact.
+
+    Attributes:
+        functions: Signature -> tf.function from input ports to a dict of output ports.
+        module: What holds every variable the graphs read.
+        placeholders: Token of an ONNX placeholder op -> the recurrence it stands for.
+    """
+
+    functions: dict[str, Any]
+    module: tf.Module
+    placeholders: dict[bytes, Recurrence] = field(default_factory=dict)
+
+
+Plans = Mapping[str, Mapping[str, Plan]]
+"""Signature -> recurrent call -> how it is lowered."""
+
+
+def trace(
+    model: Model, survey: Survey, signatures: Mapping[str, Signature], dims: Mapping[str, int], plans: Plans
+) -> Traced:
+    """Trace every signature that `plans` names.
+
+    Args:
+        model: The Keras model.
+        survey: What it takes, gives and carries.
+        signatures: Signature -> its ports.
+        dims: Dimensions that are fixed in this artifact.
+        plans: How each recurrent call of each signature is lowered.
+    """
+    traced = Traced({}, tf.Module())
+    layer_of = {made.name: made.layer for made in survey.calls}
+    variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
+
+    def weights(layer: str, lowering: Lowering) -> dict[str, tf.Variable]:
+        key = layer, lowering.weights
+        if key not in variables:
+            with tf.init_scope():  # they outlive the graph that is being traced
+                arrays = lowering.weights(model.recurrences[layer])
+                variables[key] = {name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()}
+        return variables[key]
+
+    def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
+        layer = layer_of[made.name]
+        if chosen.lowering == "native":
+            sequences, *states, token = native.placeholder(made.sequences, *made.state, made.mask)
+            traced.placeholders[token] = model.recurrences[layer]
+        else:
+            lowering = LOWERINGS[chosen.lowering]
+            sequences, *states = lowering.lower(made.sequences, *made.state, made.mask, weights(layer, lowering))
+        if made.mask is not None and not made.continues:
+            sequences = silence_before_first(sequences, made.mask)
+        return sequences, states
+
+    def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:
+        def ports(*tensors: Any) -> dict[str, Any]:
+            feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
+            found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
+            return {port.name: tf.identity(found[port.name]) for port in signature.outputs}
+
+        specs = [_spec(port, {**dims, **signature.dims}) for port in signature.inputs]
+        return tf.function(ports, input_signature=specs, autograph=False)
+
+    traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
+    graphs = [function.get_concrete_function().graph for function in traced.functions.values()]
+    read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
+    traced.module.variables_read = list(read.values())
+    return traced
+
+
+def _spec(port: Port, dims: Mapping[str, int]) -> tf.TensorSpec:
+    shape = [d if isinstance(d, int) else None for d in port.sized(dims)]
+    return tf.TensorSpec(shape, port.dtype, port.name)

@@ -1,0 +1,120 @@
+"""The contract: what an artifact's callables take, give and carry, as JSON that any language can read.
+
+Names of ports are made here and only here. The same contract is embedded in each artifact and written beside it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .errors import ArtifactError
+from .ports import Carry, Port, Signature
+
+SCHEMA = 1
+LENGTHS = "lengths"
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """What differs between the artifacts of one export.
+
+    Attributes:
+        file: The artifact's file or folder name.
+        dims: Dimensions fixed in this artifact, {"batch": 1}; what is not named here a call may choose.
+        lowerings: Recurrent layer -> how it became ops of this target, one sentence.
+    """
+
+    file: str
+    dims: Mapping[str, int] = field(default_factory=dict)
+    lowerings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All signatures of an export and what made it.
+
+    Attributes:
+        model: {"name", "sha256" of the model file or None for a model in memory}.
+        outputs: Port names of the model's own outputs, in the model's order.
+        signatures: Signature name -> Signature.
+        step: Why there is no `step` signature, None where there is one.
+        artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
+        provenance: Package -> version.
+    """
+
+    model: Mapping[str, str | None]
+    outputs: tuple[str, ...]
+    signatures: Mapping[str, Signature]
+    step: str | None = None
+    artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, target: str) -> "Contract":
+        """Return the contract of one artifact alone, as it is embedded."""
+        return replace(self, artifacts={target: self.artifacts[target]})
+
+    def to_json(self) -> str:
+        """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
+        data = asdict(self)
+        data["signatures"] = {name: asdict(signature) for name, signature in self.signatures.items()}
+        return json.dumps({"schema": SCHEMA, **data}, indent=2, sort_keys=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Contract":
+        """Read a contract.
+
+        Raises:
+            ArtifactError: When the text is not a contract of this schema.
+        """
+        try:
+            data = json.loads(text)
+            schema = data.pop("schema")
+            if schema != SCHEMA:
+                raise ArtifactError(f"The contract has schema {schema}; this version of export-lstm reads {SCHEMA}.")
+            data["outputs"] = tuple(data["outputs"])
+            data["signatures"] = {name: _signature(value) for name, value in data["signatures"].items()}
+            data["artifacts"] = {target: ArtifactInfo(**value) for target, value in data["artifacts"].items()}
+            return cls(**data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
+
+
+def _signature(data: dict[str, Any]) -> Signature:
+    ports = {side: tuple(Port(**{**p, "shape": tuple(p["shape"])}) for p in data[side]) for side in ("inputs", "outputs")}
+    return Signature(data["name"], **ports, carries=tuple(Carry(**c) for c in data["carries"]), dims=data["dims"])
+
+
+def identifier(name: str) -> str:
+    """Return a name that every target takes: characters outside [A-Za-z0-9_] become _, a leading digit gets one."""
+    clean = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
+    return f"_{clean}" if clean[0].isdigit() else clean
+
+
+def unique(name: str, taken: Iterable[str]) -> str:
+    """Return name, or name_1, name_2, ...: the first that is not taken."""
+    used = set(taken)
+    candidates = (name, *(f"{name}_{k}" for k in range(1, len(used) + 1)))
+    return next(candidate for candidate in candidates if candidate not in used)
+
+
+def unique_prefix(name: str, prefixes: Iterable[str], ports: Iterable[str]) -> str:
+    """Return name, or name_1, ...: the first prefix that is not taken and whose ports clash with none of `ports`."""
+    taken = {port.removesuffix(end) for port in ports for end in ("_h", "_c", "_h_in", "_c_in", "_sequences") if port.endswith(end)}
+    return unique(name, {*prefixes, *taken})
+
+
+def state_output(layer: str, state: str) -> str:
+    """Return the port that gives a final state: `<layer>_h`, `<layer>_c`."""
+    return f"{layer}_{state}"
+
+
+def state_input(layer: str, state: str) -> str:
+    """Return the port that takes an initial state: `<layer>_h_in`, `<layer>_c_in`."""
+    return f"{layer}_{state}_in"
+
+
+def sequences_output(layer: str) -> str:
+    """Return the port that gives every time step's h: `<layer>_sequences` [B, T, U]."""
+    return f"{layer}_sequences"

@@ -1,0 +1,95 @@
+"""Golden cases: feeds, expected outputs and the tolerance between them, as a folder of one `.npy` a tensor.
+
+    CASE/recipe.json              what it is, how it was made, its tolerance
+    CASE/model.keras              the model (its path is in the recipe)
+    CASE/feeds/RUN/PORT.npy       a call of the `sequence` signature
+    CASE/expect/RUN/PORT.npy      what it must give
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ArtifactError
+from .ports import Array
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A value passes when |got - expected| <= atol + rtol * |expected|."""
+
+    atol: float = 1e-5
+    rtol: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `sequence`.
+
+    Attributes:
+        name: What it shows, "t7".
+        feeds: Input port -> array, batch first.
+        expect: Output port -> array.
+    """
+
+    name: str
+    feeds: Mapping[str, Array]
+    expect: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model's golden calls.
+
+    Attributes:
+        recipe: How it was made: model file, seed, witnesses and their largest difference.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    tolerance: Tolerance = Tolerance()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the case as a folder, which must not exist yet."""
+        folder.mkdir(parents=True)
+        for run in self.runs:
+            for kind, arrays in (("feeds", run.feeds), ("expect", run.expect)):
+                (folder / kind / run.name).mkdir(parents=True)
+                for port, array in arrays.items():
+                    np.save(folder / kind / run.name / f"{port}.npy", array, allow_pickle=False)
+        header = {"schema": SCHEMA, "name": self.name, "runs": [run.name for run in self.runs]}
+        text = json.dumps({**header, "tolerance": asdict(self.tolerance), **self.recipe}, indent=2)
+        (folder / "recipe.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Case":
+        """Read a case.
+
+        Raises:
+            ArtifactError: When the folder is not a case, or a file of it is missing or damaged.
+        """
+        folder = Path(folder)
+        try:
+            recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+            if recipe.pop("schema") != SCHEMA:
+                raise ArtifactError(f"{folder}: the case has another schema than {SCHEMA}; record it again.")
+            tolerance = Tolerance(**recipe.pop("tolerance"))
+            runs = tuple(Run(n, _read(folder / "feeds" / n), _read(folder / "expect" / n)) for n in recipe.pop("runs"))
+            return cls(recipe.pop("name"), runs, tolerance, recipe)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ArtifactError(f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE") from None
+
+
+def _read(folder: Path) -> dict[str, Array]:
+    arrays = {file.stem: np.load(file, allow_pickle=False) for file in sorted(folder.glob("*.npy"))}
+    if not arrays:
+        raise FileNotFoundError(f"no .npy in {folder}")
+    return arrays

@@ -1,0 +1,249 @@
+"""Parity: run an artifact against a case, port by port, and hold it to the stream laws.
+
+Every run of a case is called four ways, and each must give the expected numbers, final states included: `sequence`
+(all T steps at once), `steps` (one by one), `chunks` (random lengths) and `repeat` (the same call again, bit for bit:
+no hidden state). `reset` then shows that a stream put back to zero state starts like a new one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .golden import Case, Run, Tolerance
+from .ports import Array, Feeds, Port
+from .runtimes import Runner
+from .stream import cut
+
+EXACT = Tolerance(0.0, 0.0)
+
+HOLES = 0.2
+"""Share of time steps that random feeds leave at zero."""
+
+
+@dataclass(frozen=True)
+class PortDiff:
+    """How far one port of one call is from what was expected.
+
+    Attributes:
+        check: "sequence", "steps", "chunks", "repeat" or "reset".
+        run: The case's run.
+        port: Output port.
+        max_abs, max_rel, p99: Largest absolute and relative and 99th percentile absolute difference.
+        worst: Index of the value furthest beyond its tolerance, (b, t, unit).
+        needed: The smallest tolerance (atol = rtol) that would pass.
+        ok: Whether every value is within tolerance.
+        note: What is wrong where the values could not be compared.
+    """
+
+    check: str
+    run: str
+    port: str
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    p99: float = 0.0
+    worst: tuple[int, ...] = ()
+    needed: float = 0.0
+    ok: bool = True
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Return one sentence: which port, where and by how much."""
+        place = f"{self.check} of {self.run}, port {self.port!r}"
+        if self.note:
+            return f"{place}: {self.note}."
+        where = f"at {list(self.worst)}, max |difference| {self.max_abs:.2g}"
+        return f"{place}: {where}; a tolerance of {self.needed:.2g} would pass."
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The outcome: `ok` is False when anything differs and when nothing was compared."""
+
+    target: str
+    case: str
+    tolerance: Tolerance
+    diffs: tuple[PortDiff, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was compared and all of it is within tolerance."""
+        return bool(self.diffs) and all(diff.ok for diff in self.diffs)
+
+    @property
+    def failures(self) -> tuple[PortDiff, ...]:
+        """What is out of tolerance, worst first."""
+        return tuple(sorted((d for d in self.diffs if not d.ok), key=lambda d: -d.needed))
+
+    def summary(self) -> str:
+        """Return one sentence: the verdict and its reason."""
+        if not self.diffs:
+            return "Nothing was compared: no run of the case fits the artifact's fixed time steps."
+        if self.ok:
+            return f"{len(self.diffs)} comparisons within {self.tolerance.atol:g}."
+        return f"{len(self.failures)} of {len(self.diffs)} comparisons differ. Worst: {self.failures[0]}"
+
+
+def check(runner: Runner, case: Case | None = None, progress: Callable[[str], None] = lambda text: None) -> ParityReport:
+    """Compare an artifact with a case and hold it to the stream laws.
+
+    Args:
+        runner: The opened artifact.
+        case: Golden calls; None holds the artifact to the stream laws alone, on random feeds.
+        progress: Called with the name of each run as it starts.
+
+    Returns:
+        The report, a row for each port of each call.
+    """
+    seen = case or _own_case(runner)
+    diffs: list[PortDiff] = []
+    for run in seen.runs:
+        progress(run.name)
+        for name, outputs in _calls(runner, run):
+            tolerance = EXACT if name == "repeat" else seen.tolerance
+            expect = whole if name == "repeat" else run.expect
+            if name == "sequence":
+                whole = outputs
+            diffs += compare(name, run.name, expect, outputs, tolerance)
+    if "sequence" in runner.contract.signatures and seen.runs and runner.contract.step is None:
+        diffs += _reset(runner, seen.runs[0])
+    return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs))
+
+
+def compare(check: str, run: str, expect: Feeds, got: Feeds, tolerance: Tolerance) -> list[PortDiff]:
+    """Compare names, then shapes, then types, then values; NaN never passes."""
+    return [_diff(check, run, port, expect.get(port), got.get(port), tolerance) for port in sorted({*expect, *got})]
+
+
+def _diff(check: str, run: str, port: str, want: Array | None, got: Array | None, tolerance: Tolerance) -> PortDiff:
+    def fault(note: str) -> PortDiff:
+        return PortDiff(check, run, port, needed=float("inf"), ok=False, note=note)
+
+    if want is None:
+        return fault("not in the case; record the case again with this version")
+    if got is None:
+        return fault("missing from the artifact")
+    if want.shape != got.shape:
+        return fault(f"shape {list(got.shape)} where {list(want.shape)} was expected")
+    if want.dtype != got.dtype:
+        return fault(f"{got.dtype} where {want.dtype} was expected")
+    if not (np.isfinite(want).all() and np.isfinite(got).all()):
+        return fault("NaN or infinity")
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    gap = np.abs(a - b)
+    excess = gap - (tolerance.atol + tolerance.rtol * np.abs(b))
+    worst = np.unravel_index(int(np.argmax(excess)), gap.shape)
+    return PortDiff(
+        check,
+        run,
+        port,
+        max_abs=float(gap.max()),
+        max_rel=float((gap / np.maximum(np.abs(b), np.finfo(np.float32).tiny)).max()),
+        p99=float(np.percentile(gap, 99)),
+        worst=tuple(int(k) for k in worst),
+        needed=float((gap / (1 + np.abs(b))).max()),
+        ok=bool((excess <= 0).all()),
+    )
+
+
+def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
+    """Return (check, outputs) for each way of calling this run that the artifact has."""
+    ports = next(iter(runner.contract.signatures.values())).inputs
+    total = next(run.feeds[port.name].shape[1] for port in ports if port.timed)
+    calls: list[tuple[str, dict[str, Array]]] = []
+    fits = "sequence" in runner.contract.signatures and runner.dims.get("time", total) == total
+    if fits:
+        calls += [(name, _by_rows(runner, run.feeds, _whole)) for name in ("sequence", "repeat")]
+    if runner.contract.step is None:
+        if "step" in runner.contract.signatures:
+            calls.append(("steps", _by_rows(runner, run.feeds, lambda r, f: _pushed(r, f, [1] * total))))
+        if "time" not in runner.dims or "step" in runner.contract.signatures:
+            calls.append(("chunks", _by_rows(runner, run.feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
+    return calls
+
+
+def _whole(runner: Runner, feeds: Feeds) -> dict[str, Array]:
+    return runner.run("sequence", feeds)
+
+
+def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
+    """Push the feeds through a stream in pieces of the given sizes, from the state in the feeds."""
+    from .stream import join
+
+    signature = next(iter(runner.contract.signatures.values()))
+    stream = runner.stream(len(next(iter(feeds.values()))))
+    stream.state = {name: feeds[name] for name in stream.state}
+    pushed = {name: value for name, value in feeds.items() if name not in stream.state}
+    starts = np.cumsum([0, *sizes])
+    pieces = [stream.push(**cut(pushed, signature.inputs, int(s), n)) for s, n in zip(starts, sizes, strict=False)]
+    return join(pieces, signature.outputs)
+
+
+def _chunks(total: int) -> list[int]:
+    """Return lengths from 1 to 8, the same ones every time, that add up to total."""
+    rng, sizes = np.random.default_rng(total), []
+    while sum(sizes) < total:
+        sizes.append(min(int(rng.integers(1, 9)), total - sum(sizes)))
+    return sizes
+
+
+def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[str, Array]]) -> dict[str, Array]:
+    """Run a batch through an artifact whose batch is fixed: in groups of that many rows, the last one filled up."""
+    rows = len(next(iter(feeds.values())))
+    group = runner.dims.get("batch", rows)
+    picks = [np.minimum(np.arange(start, start + group), rows - 1) for start in range(0, rows, group)]
+    parts = [call(runner, {name: value[pick] for name, value in feeds.items()}) for pick in picks]
+    return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+
+
+def _reset(runner: Runner, run: Run) -> list[PortDiff]:
+    """A stream that was used and reset gives bit for bit what a new one gives."""
+    def used_then_reset(r: Runner, feeds: Feeds) -> dict[str, Array]:
+        new, used = (r.stream(len(next(iter(feeds.values())))) for _ in range(2))
+        x = {name: value for name, value in feeds.items() if name not in new.state}
+        first = new.push(**x)
+        used.push(**x)
+        used.reset()
+        again = used.push(**x)
+        return {**first, **{f"{name} again": value for name, value in again.items()}}
+
+    outputs = _by_rows(runner, run.feeds, used_then_reset)
+    again = {name.removesuffix(" again"): value for name, value in outputs.items() if name.endswith(" again")}
+    return compare("reset", run.name, {name: outputs[name] for name in again}, again, EXACT)
+
+
+def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
+    """Draw feeds for input ports: normal floats, integers below the port's bound, lengths from 0 to T.
+
+    Some time steps are all zero, so that a model with a Masking layer has something to mask.
+
+    Args:
+        ports: What to draw.
+        dims: Dimension -> size.
+        rng: Where the numbers come from.
+    """
+    feeds: dict[str, Array] = {}
+    for port in ports:
+        shape = [d if isinstance(d, int) else dims[d] for d in port.shape]
+        if port.role == "lengths":
+            feeds[port.name] = rng.integers(0, dims["time"] + 1, shape).astype(port.dtype)
+        elif np.issubdtype(np.dtype(port.dtype), np.integer):
+            feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
+        else:
+            feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
+            if port.timed and port.role == "input":
+                feeds[port.name][rng.random(shape[:2]) < HOLES] = 0
+    return feeds
+
+
+def _own_case(runner: Runner) -> Case:
+    """Return random runs whose expectation is the artifact's own `sequence` (or, without one, its own `step`)."""
+    rng = np.random.default_rng(0)
+    signature = next(iter(runner.contract.signatures.values()))
+    named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
+    runs = []
+    for total in (1, 2, 23):
+        dims = {**dict.fromkeys(named, runner.dims.get("time", total)), **signature.dims, "batch": runner.dims.get("batch", 2)}
+        feeds = random_feeds(signature.inputs, dims, rng)
+        runs.append(Run(f"random t{dims['time']}", feeds, runner.run(signature.name, feeds)))
+    return Case("stream laws", tuple(runs))

@@ -1,0 +1,106 @@
+"""Runtimes: open an artifact by what it is and run its signatures by name, the same way in each.
+
+One module a target, each with `load(path) -> (contract, call)`; its runtime is imported when the first artifact of
+that kind is opened, so a device needs only the one it uses.
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from ..contract import Contract
+from ..errors import ArtifactError, ExportLSTMError, MissingRuntime
+from ..ports import Array, Feeds
+from ..stream import Stream
+
+Call = Callable[[str, Feeds], dict[str, Array]]
+
+# target: (suffix, module here, what to install)
+RUNTIMES = {
+    "tflite": (".tflite", "tflite", "ai-edge-litert"),
+    "onnx": (".onnx", "onnx", "onnxruntime"),
+    "savedmodel": ("", "savedmodel", "tensorflow"),
+}
+
+
+class Runner:
+    """An opened artifact.
+
+    Attributes:
+        contract: What it takes, gives and carries.
+        target: "tflite", "onnx" or "savedmodel".
+        dims: Dimensions fixed in this artifact, name -> size.
+    """
+
+    def __init__(self, contract: Contract, target: str, call: Call) -> None:
+        """Wrap a runtime's call; `open` is the usual way here."""
+        self.contract = contract
+        self.target = target
+        self.dims = contract.artifacts[target].dims
+        self._call = call
+
+    def run(self, signature: str, feeds: Feeds) -> dict[str, Array]:
+        """Run a signature once.
+
+        Args:
+            signature: "sequence" or "step".
+            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states.
+
+        Returns:
+            Output port -> a fresh array.
+
+        Raises:
+            FeedError: When names, shapes or types don't fit.
+            ArtifactError: When the artifact has no such signature.
+        """
+        if signature not in self.contract.signatures:
+            reason = f" {self.contract.step}" if self.contract.step else ""
+            raise ArtifactError(f"There is no signature {signature!r}; there is {', '.join(self.contract.signatures)}.{reason}")
+        called = self.contract.signatures[signature]
+        called.check_feeds(feeds, self.dims)
+        outputs = self._call(signature, feeds)
+        return {port.name: outputs[port.name] for port in called.outputs}
+
+    def stream(self, batch: int = 1) -> Stream:
+        """Return a stream that starts from zero state; see Stream."""
+        return Stream(self, batch)
+
+
+def target_of(path: str | Path) -> str:
+    """Return the target of an artifact by what is on disk.
+
+    Raises:
+        ArtifactError: When there is nothing, or nothing of ours.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
+    for target, (suffix, _, _) in RUNTIMES.items():
+        if suffix and path.is_file() and path.suffix == suffix:
+            return target
+    if (path / "saved_model.pb").is_file():
+        return "savedmodel"
+    raise ArtifactError(f"{path}: not an artifact. Give a .tflite or .onnx file or a folder with a saved_model.pb.")
+
+
+def open(path: str | Path) -> Runner:
+    """Open an artifact in its own runtime.
+
+    Args:
+        path: A `.tflite` or `.onnx` file or a SavedModel folder, written by export-lstm.
+
+    Raises:
+        ArtifactError: When it is missing, damaged or carries no contract.
+        MissingRuntime: When the package that runs it is not installed.
+    """
+    target = target_of(path)
+    _, module, package = RUNTIMES[target]
+    try:
+        contract, call = importlib.import_module(f".{module}", __name__).load(Path(path))
+    except ImportError as error:
+        raise MissingRuntime(f"{path}: running it takes {package} ({error}). Install it: pip install {package}") from error
+    except ExportLSTMError as error:
+        raise type(error)(f"{path}: {error}") from None
+    if target not in contract.artifacts:
+        raise ArtifactError(f"{path}: its contract is for {', '.join(contract.artifacts)}, not for {target}.")
+    return Runner(contract, target, call)

@@ -1,0 +1,47 @@
+"""LiteRT runs `.tflite`: signatures by name, since the order of tensors is not promised by the format."""
+
+from pathlib import Path
+
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from ..contract import Contract
+from ..errors import ArtifactError, one_line
+from ..ports import Array, Feeds
+from . import Call
+
+METADATA = "export-lstm.contract"
+
+
+def load(path: Path) -> tuple[Contract, Call]:
+    """Open a TFLite file; the contract is its metadata buffer `export-lstm.contract`."""
+    content = path.read_bytes()
+    try:
+        contract = read_contract(content)
+        interpreter = Interpreter(model_content=content)
+        runners = {name: interpreter.get_signature_runner(name) for name in contract.signatures}
+    except ArtifactError:
+        raise
+    except Exception as error:  # the flatbuffer reader and the interpreter raise whatever the bytes lead them to
+        raise ArtifactError(f"The file is damaged or not TFLite ({one_line(error)}).") from None
+
+    def call(signature: str, feeds: Feeds) -> dict[str, Array]:
+        return dict(runners[signature](**feeds))
+
+    return contract, call
+
+
+def read_contract(content: bytes) -> Contract:
+    """Return the contract in a TFLite file's bytes.
+
+    Raises:
+        ArtifactError: When the bytes are not TFLite or carry no contract.
+    """
+    if content[4:8] != b"TFL3":
+        raise ArtifactError("The file is not TFLite: its identifier is missing.")
+    model = schema.Model.GetRootAs(content, 0)
+    for k in range(model.MetadataLength()):
+        entry = model.Metadata(k)
+        if entry.Name() == METADATA.encode():
+            return Contract.from_json(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    raise ArtifactError("The file carries no export-lstm contract. Export the Keras model with export-lstm.")

@@ -1,0 +1,123 @@
+"""Streaming: push chunks of any length through an artifact, the state carried from one to the next."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .contract import LENGTHS
+from .errors import FeedError
+from .ports import Array, Feeds, Port, Signature
+
+if TYPE_CHECKING:
+    from .runtimes import Runner
+
+
+class Stream:
+    """One stream (or `batch` streams side by side) through an artifact.
+
+    Pushing T time steps at once, one by one or in chunks of any length gives the same numbers: that is the law every
+    artifact is checked for.
+
+    Attributes:
+        state: Input port name -> array [B, U]; what the next push starts from. May be set to resume a stream.
+    """
+
+    def __init__(self, runner: "Runner", batch: int = 1) -> None:
+        """Start from zeros.
+
+        Args:
+            runner: The opened artifact.
+            batch: How many independent streams run side by side.
+
+        Raises:
+            FeedError: When the model can't be streamed, or the artifact is fixed to another batch size.
+        """
+        if runner.contract.step is not None:
+            raise FeedError(f"This model can't be streamed: {runner.contract.step}")
+        fixed = runner.dims.get("batch", batch)
+        if batch < 1 or batch != fixed:
+            raise FeedError(f"The artifact runs batches of {runner.dims.get('batch', 'at least 1')}; batch={batch} was asked.")
+        self._runner = runner
+        self._batch = batch
+        self._timed = [port.name for port in self._any().inputs if port.timed]
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the start of the stream: zero state."""
+        self.state: Mapping[str, Array] = self._any().initial_state(self._batch)
+
+    def push(self, x: Array | None = None, /, **inputs: Array) -> dict[str, Array]:
+        """Run the next T time steps.
+
+        Args:
+            x: The input [B, T, F], where the model has just one.
+            **inputs: Port name -> array, for models with several inputs; inputs without a time axis are given with
+                every push. `lengths` may be left out: every step is then valid.
+
+        Returns:
+            Output port -> array. Outputs with a time axis have T entries; the others are those of the last step.
+
+        Raises:
+            FeedError: When names, shapes or types don't fit; the state is then unchanged.
+        """
+        feeds = self._named(x, inputs)
+        steps = {np.shape(feeds[name])[1] for name in self._timed if np.ndim(feeds.get(name)) > 1}
+        if len(steps) != 1:
+            raise FeedError(f"Every input with a time axis takes the same number of time steps, at least one; got {sorted(steps)}.")
+        [total] = steps
+        if any(port.name == LENGTHS for port in self._any().inputs):
+            feeds.setdefault(LENGTHS, np.full(self._batch, total, np.int32))
+        signature = self._signature_for(total)
+        chunk = signature.dims.get("time", self._runner.dims.get("time", total))
+        if total == 0 or total % chunk:
+            raise FeedError(f"{signature.name}: {total} time steps were pushed; push a multiple of {max(chunk, 1)}, at least one.")
+        state, pieces = dict(self.state), []
+        for start in range(0, total, chunk):
+            outputs = self._runner.run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
+            state = {carry.input: outputs[carry.output] for carry in signature.carries}
+            pieces.append(outputs)
+        self.state = state
+        return join(pieces, signature.outputs)
+
+    def _any(self) -> Signature:
+        return next(iter(self._runner.contract.signatures.values()))
+
+    def _signature_for(self, total: int) -> Signature:
+        """Return the signature that runs `total` steps in the fewest calls."""
+        signatures = self._runner.contract.signatures
+        sequence, step = signatures.get("sequence"), signatures.get("step")
+        fits = sequence is not None and self._runner.dims.get("time", total) == total
+        chosen = sequence if fits and (total != 1 or step is None) else step or sequence
+        assert chosen is not None, "a contract has at least one signature"
+        return chosen
+
+    def _named(self, x: Array | None, inputs: Feeds) -> dict[str, Array]:
+        wanted = [port.name for port in self._any().inputs if port.name not in self.state and port.name != LENGTHS]
+        if x is None:
+            feeds = dict(inputs)
+        elif len(wanted) != 1:
+            raise FeedError(f"The model has {len(wanted)} inputs: push them by name, {', '.join(wanted)}.")
+        else:
+            feeds = {wanted[0]: x, **inputs}
+        if missing := [name for name in wanted if name not in feeds]:
+            raise FeedError(f"Input {missing[0]!r} is missing; push {', '.join(wanted)}.")
+        if carried := [name for name in feeds if name in self.state]:
+            raise FeedError(f"{carried[0]!r} is carried by the stream: set .state instead of pushing it.")
+        return feeds
+
+
+def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[str, Array]:
+    """Return the feeds of the time steps [start, start + steps): timed arrays sliced, lengths counted from start."""
+    piece = {port.name: feeds[port.name][:, start : start + steps] for port in ports if port.timed and port.name in feeds}
+    if LENGTHS in feeds:
+        piece[LENGTHS] = np.clip(feeds[LENGTHS] - start, 0, steps).astype(np.int32)
+    return {**feeds, **piece}
+
+
+def join(pieces: list[dict[str, Array]], ports: tuple[Port, ...]) -> dict[str, Array]:
+    """Return the outputs of consecutive calls as one: timed outputs in a row, the last call's for the others."""
+    if len(pieces) == 1:
+        return pieces[0]
+    last = pieces[-1]
+    return {p.name: np.concatenate([q[p.name] for q in pieces], axis=1) if p.timed else last[p.name] for p in ports}
