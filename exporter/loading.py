@@ -355,7 +355,7 @@ def _deserialize(keras: Any, path: Path, version: str) -> Any:
         advice = "If it loads in your program, pass the model from there: exporter.export(model, ...)."
         if version.startswith(("1", "2")):
             advice = "Files saved by Keras 2 or tf.keras are not supported yet: save the model again with Keras 3."
-        raise LoadError(f"{path}: Keras {keras.__version__} can't load it: {_first_line(error)} {advice}") from error
+        raise LoadError(f"{path}: Keras {keras.__version__} can't load it ({_first_line(error)}). {advice}") from error
     if not isinstance(model, keras.Model):
         raise LoadError(f"{path} holds a {type(model).__name__}, not a keras.Model; save a whole model.")
     return model

@@ -133,8 +133,7 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
     functional = rewrite.functional_of(model)
     if functional is not None:
         tensors = keras.tree.flatten(functional.input)
-        names = functional.input_names
-        return functional.input, [Input(n, x.shape, str(x.dtype)) for n, x in zip(names, tensors, strict=True)]
+        return functional.input, [Input(x._keras_history.operation.name, x.shape, str(x.dtype)) for x in tensors]
     config = model.get_build_config() or {}
     if not config:
         raise UnsupportedModel(

@@ -32,7 +32,7 @@ def lower(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, w: dict[str, Ten
     total = tf.shape(x)[0]
     padding = [[0, (-total) % BLOCK], [0, 0], [0, 0]]
     x = tf.pad(x, padding)
-    mask = None if mask is None else tf.pad(tf.transpose(mask)[..., None], padding)
+    mask = None if mask is None else tf.pad(tf.expand_dims(tf.transpose(mask), -1), padding)
     # Zeros made from an input: zeros of a known shape would be folded into a T x U constant in the file.
     outputs = tf.zeros_like(x[:, :, :1]) + tf.zeros([1, 1, units])
 

@@ -25,16 +25,16 @@ def unpack(sequences: Tensor, initial: Tensor, mask: Tensor) -> Tensor:
     """Return the outputs of packed steps [B, T, U] at the places of the mask; initial [B, U] before the first."""
     seen = tf.cumsum(tf.cast(mask, tf.int32), axis=1)
     placed = tf.gather(sequences, tf.maximum(seen - 1, 0), batch_dims=1)
-    return tf.where((seen > 0)[..., None], placed, initial[:, None])
+    return tf.where(tf.expand_dims(seen > 0, -1), placed, tf.expand_dims(initial, 1))
 
 
 def last_valid(sequences: Tensor, initial: Tensor, counts: Tensor) -> Tensor:
     """Return each sample's value after its last valid step [B, U]; initial where there is none."""
     last = tf.gather(sequences, tf.maximum(counts - 1, 0), batch_dims=1)
-    return tf.where((counts > 0)[:, None], last, initial)
+    return tf.where(tf.expand_dims(counts > 0, 1), last, initial)
 
 
 def silence_before_first(sequences: Tensor, mask: Tensor) -> Tensor:
     """Zero the outputs before the first valid step: what Keras gives where a call doesn't continue a stream."""
     seen = tf.cumsum(tf.cast(mask, sequences.dtype), axis=1)
-    return tf.where((seen > 0)[..., None], sequences, tf.zeros_like(sequences))
+    return tf.where(tf.expand_dims(seen > 0, -1), sequences, tf.zeros_like(sequences))

@@ -205,7 +205,7 @@ class TestCustomObjects:
             {"module": "keras.utils", "class_name": "get_file"},
             {"module": "keras.models", "class_name": "load_model"},
             {"module": "keras", "class_name": "utils.FeatureSpace"},
-            {"module": "keras.utils", "class_name": "FeatureSpace"},
+            {"module": "keras.utils", "class_name": "CustomObjectScope"},
             {"module": "keras.src.saving.saving_lib.zipfile", "class_name": "ZipFile"},
             {"module": "keras.applications", "class_name": "function", "config": "ResNet50"},
             {"module": "os", "class_name": "function", "config": "system"},
