@@ -4,6 +4,7 @@ load -> survey -> contract -> golden numbers -> for each target: plan, trace, wr
 -> move into place.
 """
 
+import hashlib
 import importlib
 import importlib.metadata
 import time
@@ -42,8 +43,10 @@ class Artifact:
         target: "tflite", "onnx" or "savedmodel".
         path: The file, or for savedmodel the folder.
         contract: Its ports, as embedded.
+        contract_path: The JSON beside it.
         ops: Op -> count.
         size: Bytes on disk.
+        sha256: Of the file; None for a folder.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
     """
@@ -51,8 +54,10 @@ class Artifact:
     target: str
     path: Path
     contract: Contract
+    contract_path: Path
     ops: Counter[str]
     size: int
+    sha256: str | None
     parity: ParityReport | None
     seconds: Mapping[str, float]
 
@@ -155,56 +160,66 @@ def export(
         for target in targets:
             size = batch if batch is not None else (1 if target == "tflite" else "any")
             dims = {**({} if size == "any" else {"batch": size}), **times}
-            artifact = _make(target, opened, common, dims, lowering, golden, stage[final[target]], final[target], progress)
-            artifacts.append(artifact)
+            job = Job(target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path)
+            artifacts.append(_make(job, progress))
         together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
         stage[contract_path].write_text(together.to_json(), encoding="utf-8")
     return artifacts
 
 
-def _make(
-    target: str,
-    opened: Opened,
-    common: Contract,
-    dims: Mapping[str, int],
-    lowering: Choice,
-    golden: Case | None,
-    stage: Path,
-    final: Path,
-    progress: Progress,
-) -> Artifact:
+@dataclass(frozen=True)
+class Job:
+    """One artifact to make: at `stage` first, at `final` when everything is right."""
+
+    target: str
+    opened: Opened
+    common: Contract
+    dims: Mapping[str, int]
+    lowering: Choice
+    golden: Case | None
+    stage: Path
+    final: Path
+    contract_path: Path
+
+
+def _make(job: Job, progress: Progress) -> Artifact:
     """Make one artifact at its temporary path and hold it to its golden numbers."""
     from .trace import trace
 
+    target, survey = job.target, job.opened.survey
     writer = importlib.import_module(f".targets.{target}", __package__)
-    calls = opened.survey.calls
-    wanted = _graphs(target, common, opened.survey)
-    sizes = {k: v for k, v in dims.items() if not (target == "onnx" and k.startswith("time") and opened.survey.no_step is None)}
+    graphs = _graphs(target, job.common, survey)
+    dims = dict(job.dims)
+    if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
+        dims = {name: size for name, size in dims.items() if not name.startswith("time")}
     plans = {
-        name: {made.name: plan(target, {**sizes, **signature.dims}.get(str(made.time)), lowering) for made in calls}
-        for name, signature in wanted.items()
+        name: {made.name: plan(target, {**dims, **signature.dims}.get(str(made.time)), job.lowering) for made in survey.calls}
+        for name, signature in graphs.items()
     }
-    told = {made.name: describe({name: plans[name][made.name] for name in plans}) for made in calls}
-    contract = replace(common, artifacts={target: ArtifactInfo(final.name, dims, told)})
+    reasons = {made.name: describe({name: plans[name][made.name] for name in plans}) for made in survey.calls}
+    contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
+
     clock = [time.perf_counter()]
     progress(f"{target}: tracing")
-    traced = trace(opened.model, opened.survey, wanted, sizes, plans)
+    traced = trace(job.opened.model, survey, graphs, dims, plans)
     clock.append(time.perf_counter())
     progress(f"{target}: converting")
-    writer.write(traced, contract, stage)
-    found = writer.ops(stage)
-    if faults := writer.faults(found, len(calls)):
-        raise UnsupportedModel(f"The {target} artifact breaks its promise: {'; '.join(faults)}.\n  Nothing was written; please report it.")
+    writer.write(traced, contract, job.stage)
+    ops = writer.ops(job.stage)
+    if faults := writer.faults(ops, len(survey.calls)):
+        raise UnsupportedModel(f"The {target} artifact can't keep its promise: {'; '.join(faults)}.\n  Nothing was written. Try another target.")
     clock.append(time.perf_counter())
     report = None
-    if golden is not None:
-        report = runtime.check(runtime.open(stage), golden, lambda run: progress(f"{target}: checking {run}"))
+    if job.golden is not None:
+        report = runtime.check(runtime.open(job.stage), job.golden, lambda run: progress(f"{target}: checking {run}"))
         if not report.ok:
             raise ParityError(f"The {target} artifact is not delivered. {report.summary()}")
     clock.append(time.perf_counter())
-    size = sum(f.stat().st_size for f in ([stage] if stage.is_file() else stage.rglob("*")) if f.is_file())
-    spent = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
-    return Artifact(target, final, contract, found, size, report, spent)
+    files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
+    sha256 = hashlib.sha256(job.stage.read_bytes()).hexdigest() if job.stage.is_file() else None
+    seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
+    size = sum(file.stat().st_size for file in files)
+    return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
 
 
 def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .contract import LENGTHS
 from .golden import Case, Run, Tolerance
 from .ports import Array, Feeds, Port
 from .runtimes import Runner
-from .stream import cut
+from .stream import cut, join
 
 EXACT = Tolerance(0.0, 0.0)
 
@@ -150,15 +151,18 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     """Return (check, outputs) for each way of calling this run that the artifact has."""
     ports = next(iter(runner.contract.signatures.values())).inputs
     total = next(run.feeds[port.name].shape[1] for port in ports if port.timed)
+    feeds = dict(run.feeds)
+    if any(port.name == LENGTHS for port in ports):  # a case recorded without lengths means all steps
+        feeds.setdefault(LENGTHS, np.full(_rows(feeds), total, np.int32))
     calls: list[tuple[str, dict[str, Array]]] = []
     fits = "sequence" in runner.contract.signatures and runner.dims.get("time", total) == total
     if fits:
-        calls += [(name, _by_rows(runner, run.feeds, _whole)) for name in ("sequence", "repeat")]
+        calls += [(name, _by_rows(runner, feeds, _whole)) for name in ("sequence", "repeat")]
     if runner.contract.step is None:
         if "step" in runner.contract.signatures:
-            calls.append(("steps", _by_rows(runner, run.feeds, lambda r, f: _pushed(r, f, [1] * total))))
+            calls.append(("steps", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, [1] * total))))
         if "time" not in runner.dims or "step" in runner.contract.signatures:
-            calls.append(("chunks", _by_rows(runner, run.feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
+            calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
     return calls
 
 
@@ -168,10 +172,8 @@ def _whole(runner: Runner, feeds: Feeds) -> dict[str, Array]:
 
 def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
     """Push the feeds through a stream in pieces of the given sizes, from the state in the feeds."""
-    from .stream import join
-
     signature = next(iter(runner.contract.signatures.values()))
-    stream = runner.stream(len(next(iter(feeds.values()))))
+    stream = runner.stream(_rows(feeds))
     stream.state = {name: feeds[name] for name in stream.state}
     pushed = {name: value for name, value in feeds.items() if name not in stream.state}
     starts = np.cumsum([0, *sizes])
@@ -187,9 +189,13 @@ def _chunks(total: int) -> list[int]:
     return sizes
 
 
+def _rows(feeds: Feeds) -> int:
+    return len(next(iter(feeds.values())))
+
+
 def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[str, Array]]) -> dict[str, Array]:
     """Run a batch through an artifact whose batch is fixed: in groups of that many rows, the last one filled up."""
-    rows = len(next(iter(feeds.values())))
+    rows = _rows(feeds)
     group = runner.dims.get("batch", rows)
     picks = [np.minimum(np.arange(start, start + group), rows - 1) for start in range(0, rows, group)]
     parts = [call(runner, {name: value[pick] for name, value in feeds.items()}) for pick in picks]
@@ -199,7 +205,7 @@ def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     """A stream that was used and reset gives bit for bit what a new one gives."""
     def used_then_reset(r: Runner, feeds: Feeds) -> dict[str, Array]:
-        new, used = (r.stream(len(next(iter(feeds.values())))) for _ in range(2))
+        new, used = (r.stream(_rows(feeds)) for _ in range(2))
         x = {name: value for name, value in feeds.items() if name not in new.state}
         first = new.push(**x)
         used.push(**x)

@@ -1,0 +1,284 @@
+"""The command line: `export-lstm MODEL --to tflite`, and check, golden and inspect beside it.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or parity failed, 2 usage.
+Nothing heavy is imported before a command runs, so that --help answers at once.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click_default_group import DefaultGroup
+
+from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TARGETS = ("tflite", "onnx", "savedmodel")
+
+
+class Extent(click.ParamType):
+    """A number of at least 1, or "any"."""
+
+    name = "N|any"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or "any"."""
+        if value == "any" or isinstance(value, int):
+            return value
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is not a number of at least 1, nor 'any'.", param, ctx)
+        return int(value)
+
+
+class Listed(click.ParamType):
+    """One or several names of a list, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, accepted: tuple[str, ...]) -> None:
+        self.accepted = accepted
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Return the names."""
+        names = value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
+        for name in names:
+            if name not in self.accepted:
+                self.fail(f"{name!r} is not one of {', '.join(self.accepted)}.", param, ctx)
+        return list(dict.fromkeys(names))
+
+
+verbosity = [
+    click.option("-v", "--verbose", is_flag=True, help="Show each stage, the libraries' own messages and tracebacks."),
+    click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+]
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every command has."""
+    for option in reversed(verbosity):
+        command = option(command)
+    return command
+
+
+@click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="export-lstm")
+def main() -> None:
+    """Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.
+
+    \b
+    export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite
+    """
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", required=True, multiple=True, type=Listed((*TARGETS, "all")), help="tflite, onnx, savedmodel or all; may be repeated.")
+@click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
+@click.option("--batch", type=Extent(), help="Samples a call.  [default: 1 for tflite, any elsewhere]")
+@click.option("--time", type=Extent(), help="Time steps of a sequence call.  [default: as the model]")
+@click.option("--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]")
+@click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
+@click.option("--lowering", type=click.Choice(["auto", "unrolled", "loop"]), default="auto", show_default=True, help="How tflite runs a sequence.")
+@click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
+@click.option("--force", is_flag=True, help="Replace what is at the output path.")
+@common
+def export(model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Export MODEL (.keras or .h5), compare it with golden outputs in its own runtime, then deliver it."""
+    with running(verbose, quiet) as (console, progress):
+        from .pipeline import export as run
+
+        artifacts = run(model, [name for names in to for name in names], check=not no_check, progress=progress, **options)
+        from . import tables
+
+        if as_json:
+            click.echo(json.dumps([tables.artifact_facts(each) for each in artifacts], indent=2))
+        elif not quiet:
+            tables.print_artifacts(artifacts)
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--golden", "case", type=click.Path(path_type=Path), help="A case to compare with.  [default: the stream laws alone]")
+@common
+def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+    """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
+    with running(verbose, quiet) as (console, progress):
+        progress("checking in a process of its own")
+        report = in_child(_check, artifact, case)
+        from . import tables
+
+        if as_json:
+            click.echo(json.dumps(tables.report_facts(report), indent=2))
+        elif not quiet:
+            tables.print_report(report, artifact)
+    if not report.ok:
+        if quiet:
+            click.echo(f"{artifact}: {report.summary()}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--out", "case", required=True, type=click.Path(path_type=Path), help="The case's folder; it must not exist.")
+@click.option("--feeds", type=click.Path(path_type=Path), help="An .npz with your own data, one array [B, ...] per input port.  [default: random]")
+@common
+def golden(model: Path, case: Path, feeds: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+    """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
+    with running(verbose, quiet) as (console, progress):
+        arrays = None if feeds is None else read_feeds(feeds)
+        from .pipeline import record_case
+
+        recorded = record_case(model, case, arrays, progress)
+        if as_json:
+            click.echo(json.dumps({"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe}, indent=2))
+        elif not quiet:
+            largest = recorded.recipe["largest_difference"]
+            click.echo(f"{case}: {len(recorded.runs)} run(s); Keras and float64 differ by at most {largest:.2g}.")
+
+
+@main.command()
+@click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
+@common
+def inspect(path: Path, verbose: bool, quiet: bool, as_json: bool) -> None:
+    """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
+    with running(verbose, quiet) as (console, progress):
+        from . import tables
+
+        if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
+            facts = in_child(_artifact_facts, path)
+        else:
+            from .pipeline import open_model
+
+            facts = tables.model_facts(open_model(path, progress))
+        if as_json:
+            click.echo(json.dumps(facts, indent=2))
+        elif not quiet:
+            tables.print_facts(facts)
+
+
+def _check(artifact: Path, case: Path | None) -> Any:
+    import signatures
+
+    golden = None if case is None else signatures.Case.load(case)
+    return signatures.check(signatures.open(artifact), golden)
+
+
+def _artifact_facts(path: Path) -> Any:
+    import signatures
+
+    from . import tables
+
+    return tables.runner_facts(signatures.open(path), path)
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a process of its own: a runtime may crash on a file that isn't what it says.
+
+    Raises:
+        ExportLSTMError: When the process dies.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise ExportLSTMError(f"{arguments[0]}: its runtime crashed on it, so the file is damaged. Export it again.") from None
+
+
+def read_feeds(path: Path) -> dict[str, Any]:
+    """Read an .npz of named arrays.
+
+    Raises:
+        LoadError: When it is missing or something else.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            feeds = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise LoadError(f"{path}: not an .npz of plain arrays ({one_line(error)}). Write it with numpy.savez.") from None
+    if not feeds or any(array.ndim == 0 for array in feeds.values()):
+        raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
+    return feeds
+
+
+@contextmanager
+def running(verbose: bool, quiet: bool) -> Iterator[tuple["Console", Callable[[str], None]]]:
+    """Run a command: show its progress, silence the libraries it loads, turn errors into a sentence and exit code 1.
+
+    Yields:
+        A console on stderr and a function that shows the stage it is given.
+    """
+    from rich.console import Console
+
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with native_stderr(verbose) as stream:
+        console = Console(file=stream, highlight=False)
+        try:
+            with console.status("starting") if console.is_terminal and not quiet and not verbose else nothing() as status:
+
+                def progress(stage: str) -> None:
+                    if verbose:
+                        console.print(stage, style="dim")
+                    elif status is not None:
+                        status.update(stage)
+
+                yield console, progress
+        except (ExportLSTMError, KeyboardInterrupt) as error:
+            if verbose:
+                traceback.print_exc(file=stream)
+            text = "interrupted; nothing was written" if isinstance(error, KeyboardInterrupt) else str(error)
+            kind = type(error).__name__
+            console.print(f"[bold red]{kind}:[/] ", end="")
+            console.print(text, markup=False, soft_wrap=True)
+            sys.exit(1)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
+            if verbose:
+                traceback.print_exc(file=stream)
+            console.print(f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints.", markup=False, soft_wrap=True)
+            sys.exit(1)
+
+
+@contextmanager
+def nothing() -> Iterator[None]:
+    """Stand in for a status line where there is no terminal."""
+    yield None
+
+
+@contextmanager
+def native_stderr(verbose: bool) -> Iterator[Any]:
+    """Yield a stream to the real stderr while what native libraries write there goes to a file nobody reads."""
+    if verbose:
+        yield sys.stderr
+        return
+    import warnings
+
+    warnings.simplefilter("ignore")
+    try:
+        saved = os.dup(2)
+    except OSError:  # stderr is closed
+        yield sys.stderr
+        return
+    with tempfile.TemporaryFile() as sink, os.fdopen(saved, "w", encoding="utf-8", errors="replace") as stream:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield stream
+        finally:
+            stream.flush()
+            os.dup2(saved, 2)

@@ -1,0 +1,208 @@
+"""What the command line shows: facts as plain data for --json, and the same facts as tables for people."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from signatures import ParityReport, Runner
+from signatures.contract import Contract
+from signatures.ports import Port, show
+
+if TYPE_CHECKING:
+    from .pipeline import Artifact, Opened
+
+Facts = dict[str, Any]
+CHECKS = ("sequence", "steps", "chunks", "repeat", "reset")
+
+
+def artifact_facts(artifact: "Artifact") -> Facts:
+    """Return what was delivered as plain data."""
+    return {
+        "target": artifact.target,
+        "path": str(artifact.path),
+        "bytes": artifact.size,
+        "sha256": artifact.sha256,
+        "signatures": list(artifact.contract.signatures),
+        "no_step_because": artifact.contract.step,
+        "dims": dict(artifact.contract.artifacts[artifact.target].dims),
+        "ops": dict(artifact.ops),
+        "seconds": {name: round(value, 3) for name, value in artifact.seconds.items()},
+        "parity": None if artifact.parity is None else report_facts(artifact.parity),
+    }
+
+
+def report_facts(report: ParityReport) -> Facts:
+    """Return a parity report as plain data: the largest difference of each port in each check."""
+    ports: dict[str, dict[str, float]] = {}
+    for diff in report.diffs:
+        row = ports.setdefault(diff.port, {})
+        row[diff.check] = max(row.get(diff.check, 0.0), diff.max_abs)
+    return {
+        "ok": report.ok,
+        "target": report.target,
+        "case": report.case,
+        "atol": report.tolerance.atol,
+        "rtol": report.tolerance.rtol,
+        "comparisons": len(report.diffs),
+        "needed": max((diff.needed for diff in report.diffs if not diff.note), default=None),
+        "max_abs": ports,
+        "failures": [str(diff) for diff in report.failures],
+    }
+
+
+def model_facts(opened: "Opened") -> Facts:
+    """Return what inspecting a model shows."""
+    contract = opened.contract(())
+    survey = opened.survey
+    recurrences = opened.model.recurrences
+    return {
+        "model": opened.loaded.name,
+        "recurrent_layers": [
+            {
+                "name": made.name,
+                "kind": recurrences[made.layer].kind,
+                "features": int(recurrences[made.layer].kernel.shape[0]),
+                "units": made.units,
+                "initial_state": "port" if made.continues else ", ".join(made.given) or "given by the model",
+            }
+            for made in survey.calls
+        ],
+        "can_be_stepped": survey.no_step is None,
+        "no_step_because": survey.no_step,
+        "time": "any" if survey.flexible else dict(survey.declared),
+        "outputs": list(contract.outputs),
+        "signatures": _signature_facts(contract),
+    }
+
+
+def runner_facts(runner: Runner, path: Path) -> Facts:
+    """Return what inspecting an artifact shows; its ops where the package that reads them is installed."""
+    try:
+        ops = dict(importlib.import_module(f".targets.{runner.target}", __package__).ops(path).most_common())
+    except ImportError:
+        ops = None
+    info = runner.contract.artifacts[runner.target]
+    return {
+        "artifact": str(path),
+        "target": runner.target,
+        "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
+        "made_with": dict(runner.contract.provenance),
+        "dims": dict(info.dims),
+        "lowerings": dict(info.lowerings),
+        "can_be_stepped": runner.contract.step is None,
+        "no_step_because": runner.contract.step,
+        "outputs": list(runner.contract.outputs),
+        "ops": ops,
+        "signatures": _signature_facts(runner.contract),
+    }
+
+
+def _signature_facts(contract: Contract) -> Facts:
+    def rows(ports: Sequence[Port], dims: Mapping[str, int]) -> list[Facts]:
+        return [{"name": p.name, "role": p.role, "shape": list(p.sized(dims)), "dtype": p.dtype} for p in ports]
+
+    return {
+        name: {
+            "inputs": rows(signature.inputs, signature.dims),
+            "outputs": rows(signature.outputs, signature.dims),
+            "carries": {carry.output: carry.input for carry in signature.carries},
+        }
+        for name, signature in contract.signatures.items()
+    }
+
+
+def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
+    """Print a table of what was delivered and how it compared."""
+    table = _table("delivered", "size >", "signatures", "batch", "time", "ops >", "max |difference| >", "seconds >")
+    for each in artifacts:
+        dims = each.contract.artifacts[each.target].dims
+        worst = "unchecked" if each.parity is None else f"{max(diff.max_abs for diff in each.parity.diffs):.1e}"
+        table.add_row(
+            str(each.path),
+            _size(each.size),
+            ", ".join(each.contract.signatures),
+            str(dims.get("batch", "any")),
+            str(dims.get("time", "any")),
+            str(each.ops.total()),
+            worst,
+            f"{sum(each.seconds.values()):.1f}",
+        )
+    console = _console()
+    console.print(table)
+    first = artifacts[0]
+    if first.parity is not None:
+        compared = sum(len(each.parity.diffs) for each in artifacts if each.parity)
+        tolerance = first.parity.tolerance.atol
+        console.print(f"{compared} comparisons with golden outputs, each artifact in its own runtime, within {tolerance:g}.")
+    if first.contract.step:
+        console.print(f"No signature 'step': {first.contract.step}", markup=False)
+    console.print(f"Ports and carries: {first.contract_path}", markup=False)
+
+
+def print_report(report: ParityReport, artifact: Path) -> None:
+    """Print each port's largest difference in each check, and the verdict."""
+    facts = report_facts(report)
+    checks = [check for check in CHECKS if any(check in row for row in facts["max_abs"].values())]
+    table = _table("port", *(f"{check} >" for check in checks))
+    bad = {(diff.port, diff.check) for diff in report.failures}
+    for port, row in facts["max_abs"].items():
+        cells = [f"{row[c]:.1e}" if c in row else "" for c in checks]
+        table.add_row(port, *(f"[bold red]{v}[/]" if (port, c) in bad else v for c, v in zip(checks, cells, strict=True)))
+    console = _console()
+    console.print(f"{artifact}: max |difference| from {report.case}", markup=False)
+    console.print(table)
+    verdict = "[bold green]ok[/]" if report.ok else "[bold red]differs[/]"
+    console.print(f"{verdict} ", end="")
+    console.print(report.summary(), markup=False, soft_wrap=True)
+
+
+def print_facts(facts: Facts) -> None:
+    """Print what inspecting a model or an artifact showed."""
+    console = _console()
+    if "artifact" in facts:
+        made = ", ".join(f"{package} {version}" for package, version in facts["made_with"].items())
+        console.print(f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}", markup=False)
+    else:
+        table = _table("recurrent layer", "kind", "features >", "units >", "initial state from")
+        for row in facts["recurrent_layers"]:
+            table.add_row(row["name"], row["kind"], str(row["features"]), str(row["units"]), row["initial_state"])
+        console.print(f"{facts['model']}: takes {facts['time']} time steps", markup=False)
+        console.print(table)
+    stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"
+    console.print(f"Can be run step by step: {stepped}", markup=False, soft_wrap=True)
+    for name, signature in facts["signatures"].items():
+        table = _table(f"{name}", "port", "role", "shape", "type", "carried to")
+        for side in ("inputs", "outputs"):
+            for port in signature[side]:
+                carried = signature["carries"].get(port["name"], "") if side == "outputs" else ""
+                table.add_row(side[:-1], port["name"], port["role"], show(tuple(port["shape"])).replace("[", "\\["), port["dtype"], carried)
+        console.print(table)
+    for layer, reason in facts.get("lowerings", {}).items():
+        console.print(f"{layer}: {reason}", markup=False)
+    if "artifact" in facts:
+        ops = facts["ops"]
+        told = "not shown: the package that reads them is not installed" if ops is None else ", ".join(f"{n} {op}" for op, n in ops.items())
+        console.print(f"Ops: {told}", markup=False)
+
+
+def _table(*columns: str) -> Table:
+    """Return a table; a column whose name ends in > is aligned right."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.removesuffix(" >"), justify="right" if column.endswith(" >") else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a log has no edge to wrap at
+    return console
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
