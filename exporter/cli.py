@@ -131,14 +131,15 @@ def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--out", "case", required=True, type=click.Path(path_type=Path), help="The case's folder; it must not exist.")
 @click.option("--feeds", type=click.Path(path_type=Path), help="An .npz with your own data, one array [B, ...] per input port.  [default: random]")
+@click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @common
-def golden(model: Path, case: Path, feeds: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+def golden(model: Path, case: Path, feeds: Path | None, lengths: bool, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
     with running(verbose, quiet) as (console, progress):
         arrays = None if feeds is None else read_feeds(feeds)
         from .pipeline import record_case
 
-        recorded = record_case(model, case, arrays, progress)
+        recorded = record_case(model, case, feeds=arrays, lengths=lengths, progress=progress)
         if as_json:
             click.echo(json.dumps({"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe}, indent=2))
         elif not quiet:

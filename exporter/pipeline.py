@@ -7,6 +7,7 @@ load -> survey -> contract -> golden numbers -> for each target: plan, trace, wr
 import hashlib
 import importlib
 import importlib.metadata
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -257,28 +258,44 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     return {str(name): asked for name in names}
 
 
-def record_case(model: Any, folder: Path, feeds: Mapping[str, Array] | None = None, progress: Progress = lambda text: None) -> Case:
-    """Record a golden case of a model as a folder; see witness.record.
+def record_case(
+    model: Any,
+    folder: str | Path,
+    *,
+    feeds: Mapping[str, Array] | None = None,
+    totals: Sequence[int] | None = None,
+    lengths: bool = False,
+    recipe: Mapping[str, Any] | None = None,
+    progress: Progress = lambda text: None,
+) -> Case:
+    """Record a golden case of a model as a folder, the model in it; see witness.record.
 
     Args:
-        model: A keras.Model or the path of a model file, which is copied into the case.
+        model: A keras.Model or the path of a model file.
         folder: Where to; it must not exist.
         feeds: Input port -> array [B, ...], one run on the caller's own data; None for random runs.
+        totals: Time steps of the random runs; None for short and odd ones that suit the model.
+        lengths: Whether the calls take the valid steps of each sample.
+        recipe: What else its recipe.json tells.
         progress: Called with the name of each stage as it starts.
 
     Raises:
         OutputError: When the folder exists or can't be written.
+        ParityError: When the two witnesses disagree.
     """
     from .witness import record, totals_for
 
+    folder = Path(folder)
     outputs.check_free([folder], force=False)
     opened = open_model(model, progress)
-    times, totals = _times(opened.survey, None), totals_for(opened.survey)
-    case = record(opened.model, opened.contract(()), times, feeds=feeds, totals=totals, progress=progress)
+    contract = opened.contract((), lengths=lengths)
+    times = _times(opened.survey, None)
+    recorded = record(opened.model, contract, times, feeds=feeds, totals=totals or totals_for(opened.survey), progress=progress)
+    case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
     with outputs.staged([folder]) as stage:
         case.save(stage[folder])
         if isinstance(model, (str, Path)):
-            (stage[folder] / f"model{Path(model).suffix}").write_bytes(Path(model).read_bytes())
+            shutil.copyfile(model, stage[folder] / f"model{Path(model).suffix}")
         else:
             opened.loaded.model.save(stage[folder] / "model.keras")
     return case

@@ -1,0 +1,201 @@
+"""Record the golden cases from their recipes, or prove that the ones on disk are what the recipes give.
+
+    python golden/make.py             record every case again
+    python golden/make.py --check     compare: weights and feeds bit for bit, expectations within their noise
+
+A recipe is a function below that builds a tiny Keras model. Its weights are drawn by NumPy from the case's seed, all
+different and with a bias that is not zero, so that a swapped gate, state or row shows. To add a case add a function to
+RECIPES and run `make golden`.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import Input, Model, Sequential, layers, ops
+
+from exporter import record_case
+from signatures import Case
+
+HERE = Path(__file__).parent
+NOISE = 1e-6
+"""How far a float64 expectation may move between machines: the layers around the recurrence run in float32."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a case is made.
+
+    Attributes:
+        build: Makes the model.
+        shows: What would break it.
+        totals: Time steps of its runs; None means the recorder's own choice.
+        lengths: Whether its calls take the valid steps of each sample.
+        scale: Standard deviation of the weights, over the square root of their fan-in.
+    """
+
+    build: Callable[[], keras.Model]
+    shows: str
+    totals: tuple[int, ...] | None = None
+    lengths: bool = False
+    scale: float = 1.0
+
+
+def one_layer() -> keras.Model:
+    """Make a layer that returns everything: sequences, h and c, F != U."""
+    x = Input((None, 3), name="x")
+    return Model(x, layers.LSTM(5, return_sequences=True, return_state=True, name="lstm")(x))
+
+
+def stacked() -> keras.Model:
+    """Make two layers of different size with a Dense after each time step."""
+    return Sequential(
+        [Input((None, 4), name="x"), layers.LSTM(6, return_sequences=True, name="low"), layers.LSTM(3, return_sequences=True, name="high")]
+        + [layers.Dense(2, name="y")]
+    )
+
+
+def classifier() -> keras.Model:
+    """Make a layer whose last output alone is used, without a bias, unrolled, with dropout that must not act."""
+    return Sequential(
+        [Input((9, 4), name="x"), layers.LSTM(5, use_bias=False, unroll=True, dropout=0.5, recurrent_dropout=0.5, name="lstm")]
+        + [layers.Dense(3, activation="softmax", name="y")]
+    )
+
+
+def masked() -> keras.Model:
+    """Make a Masking layer before two LSTM layers: holes, padding and steps masked from the start."""
+    return Sequential(
+        [Input((None, 4), name="x"), layers.Masking(name="masking"), layers.LSTM(5, return_sequences=True, name="low")]
+        + [layers.LSTM(3, name="high"), layers.Dense(2, name="y")]
+    )
+
+
+def tokens() -> keras.Model:
+    """Make an Embedding whose zeros are masked."""
+    return Sequential(
+        [Input((None,), dtype="int32", name="tokens"), layers.Embedding(7, 4, mask_zero=True, name="embedding")]
+        + [layers.LSTM(5, return_sequences=True, name="lstm"), layers.Dense(2, name="y")]
+    )
+
+
+def states_given() -> keras.Model:
+    """Make a layer whose initial state is the model's own input, and so the state port."""
+    x, h, c = Input((None, 3), name="x"), Input((4,), name="h0"), Input((4,), name="c0")
+    y, last_h, last_c = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(x, initial_state=[h, c])
+    return Model({"x": x, "h0": h, "c0": c}, {"y": layers.Dense(2, name="dense")(y), "h": last_h, "c": last_c})
+
+
+def encoder_decoder() -> keras.Model:
+    """Make a decoder that starts from the encoder's state, with time axes of their own and a masked encoder."""
+    source, target = Input((None, 3), name="source"), Input((None, 2), name="target")
+    _, h, c = layers.LSTM(4, return_state=True, name="encoder")(layers.Masking(name="masking")(source))
+    y = layers.LSTM(4, return_sequences=True, name="decoder")(target, initial_state=[h, c])
+    return Model([source, target], layers.Dense(2, name="y")(y))
+
+
+def static_vector() -> keras.Model:
+    """Make a vector that is joined to the features of every time step."""
+    x, who = Input((None, 3), name="x"), Input((2,), name="who")
+    repeated = ops.zeros_like(x[:, :, :2]) + ops.expand_dims(who, 1)
+    y = layers.LSTM(4, return_sequences=True, name="lstm")(layers.Concatenate(name="joined")([x, repeated]))
+    return Model([x, who], layers.Dense(2, name="y")(y))
+
+
+def nested_twice() -> keras.Model:
+    """Make a nested model, called once, around a layer that is called twice."""
+    inner_x = Input((None, 3))
+    shared = layers.LSTM(3, return_sequences=True, name="shared")
+    inner = Model(inner_x, shared(shared(inner_x)), name="inner")
+    x = Input((None, 3), name="x")
+    return Model(x, [inner(x), layers.LSTM(2, name="side")(x)])
+
+
+RECIPES = {
+    "one_layer": Recipe(one_layer, "gate order, h and c swapped, bias, rows mixed up"),
+    "stacked": Recipe(stacked, "states of two layers swapped, a layer left out"),
+    "classifier": Recipe(classifier, "a bias that isn't there, dropout at inference, a fixed number of time steps"),
+    "masked": Recipe(masked, "state that moves on masked steps, outputs not repeated, a mask lost on the way"),
+    "tokens": Recipe(tokens, "integer inputs, the mask of an Embedding"),
+    "states_given": Recipe(states_given, "names of state inputs the user chose, a dict of inputs and outputs"),
+    "encoder_decoder": Recipe(encoder_decoder, "a state port where the model gives the state, time axes taken for one"),
+    "static_vector": Recipe(static_vector, "an input without a time axis"),
+    "nested_twice": Recipe(nested_twice, "names of nested layers and of second calls"),
+    "lengths": Recipe(stacked, "state that moves after a sample's length, length 0", lengths=True),
+    "long": Recipe(one_layer, "errors that add up over 1000 steps", totals=(1000,), scale=0.7),
+    "saturated": Recipe(one_layer, "gates at 0 and 1, a large cell state", totals=(31,), scale=8.0),
+}
+
+
+def record(name: str, folder: Path) -> None:
+    """Build a recipe's model and record its case."""
+    recipe = RECIPES[name]
+    keras.backend.clear_session()
+    rng = np.random.default_rng(list(RECIPES).index(name))
+    model = recipe.build()
+    model.name = name
+    model.set_weights([recipe.scale * rng.standard_normal(w.shape).astype(w.dtype) / np.sqrt(w.shape[0]) for w in model.get_weights()])
+    how = {"made_by": "golden/make.py", "shows": recipe.shows}
+    record_case(model, folder, totals=recipe.totals, lengths=recipe.lengths, recipe=how)
+
+
+def differences(name: str, fresh: Path) -> list[str]:
+    """Compare a freshly recorded case with the one on disk, one sentence a difference."""
+    old, new = Case.load(HERE / name), Case.load(fresh)
+    found = []
+    if old.tolerance != new.tolerance:
+        found.append(f"tolerance {old.tolerance} is now {new.tolerance}")
+    weights = [keras.saving.load_model(folder / "model.keras").get_weights() for folder in (HERE / name, fresh)]
+    if len(weights[0]) != len(weights[1]) or any(not np.array_equal(a, b) for a, b in zip(*weights, strict=False)):
+        found.append("the model's weights differ")
+    if [run.name for run in old.runs] != [run.name for run in new.runs]:
+        return [*found, "the runs differ"]
+    for a, b in zip(old.runs, new.runs, strict=True):
+        if set(a.feeds) != set(b.feeds) or set(a.expect) != set(b.expect):
+            found.append(f"{a.name}: the ports differ")
+            continue
+        found += [f"{a.name}: feed {port!r} differs" for port in a.feeds if not np.array_equal(a.feeds[port], b.feeds[port])]
+        for port, value in a.expect.items():
+            gap = float(np.abs(value - b.expect[port]).max()) if value.shape == b.expect[port].shape else float("inf")
+            if gap > NOISE * max(1.0, float(np.abs(value).max())):
+                found.append(f"{a.name}: expectation {port!r} moved by {gap:.2g}")
+    return found
+
+
+def main() -> int:
+    """Record or check every case; return the exit code."""
+    parser = argparse.ArgumentParser(description="Record the golden cases, or prove that they are fresh.")
+    parser.add_argument("--check", action="store_true", help="compare with what is on disk and change nothing")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    stale = {path.name for path in HERE.iterdir() if (path / "recipe.json").is_file()} - set(RECIPES)
+    faults = {name: ["has no recipe"] for name in stale}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in RECIPES:
+            record(name, Path(scratch) / name)
+            if arguments.check:
+                faults[name] = differences(name, Path(scratch) / name) if (HERE / name).is_dir() else ["is missing"]
+            else:
+                shutil.rmtree(HERE / name, ignore_errors=True)
+                shutil.copytree(Path(scratch) / name, HERE / name)
+            print(f"  {name:<16}{'; '.join(faults.get(name, [])) or 'fresh' if arguments.check else 'recorded'}", flush=True)
+    bad = {name: found for name, found in faults.items() if found}
+    for name in sorted(stale):
+        print(f"  {name:<16}has no recipe in golden/make.py: remove the folder")
+    if bad:
+        print("Stale cases. If the change is meant, run `make golden` and look at the difference before you commit it.")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
