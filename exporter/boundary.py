@@ -35,19 +35,27 @@ def contract(
     """
     if lengths and not survey.one_clock:
         raise UnsupportedModel(
-            "lengths need one time axis that every recurrent layer shares; this model has several.\n  Export it without --lengths."
+            "lengths need one time axis that every recurrent layer shares; this model has several.\n"
+            "  Export it without --lengths."
         )
     if survey.no_step and "step" in (signatures or ()):
         raise UnsupportedModel(f"signature 'step' can't be had: {survey.no_step}\n  Export with --signatures sequence.")
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
-        Port(state_input(made.name, short), "state", ("batch", made.units)) for made in survey.calls if made.continues for short in STATES
+        Port(state_input(made.name, short), "state", ("batch", made.units))
+        for made in survey.calls
+        if made.continues
+        for short in STATES
     ]
     recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
     carries = tuple(carry for made in survey.calls for carry in _carries(made))
     common = Signature("sequence", (*inputs, *states), (*survey.outputs, *recurrent), carries)
-    made = {name: replace(common, name=name, dims={"time": 1} if name == "step" else {}) for name in SIGNATURES if name in chosen}
+    made = {
+        name: replace(common, name=name, dims={"time": 1} if name == "step" else {})
+        for name in SIGNATURES
+        if name in chosen
+    }
     return Contract(model, survey.order, made, survey.no_step, {}, provenance)
 
 

@@ -12,20 +12,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click_default_group import DefaultGroup
 
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 TARGETS = ("tflite", "onnx", "savedmodel")
 
 
-class Extent(click.ParamType):
+class Extent(click.ParamType[Any]):
     """A number of at least 1, or "any"."""
 
     name = "N|any"
@@ -39,7 +36,7 @@ class Extent(click.ParamType):
         return int(value)
 
 
-class Listed(click.ParamType):
+class Listed(click.ParamType[Any]):
     """One or several names of a list, separated by commas."""
 
     name = "names"
@@ -70,10 +67,14 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=DefaultGroup,
+    default="export",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="export-lstm")
 def main() -> None:
-    """Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.
+    r"""Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.
 
     \b
     export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite
@@ -82,22 +83,40 @@ def main() -> None:
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", required=True, multiple=True, type=Listed((*TARGETS, "all")), help="tflite, onnx, savedmodel or all; may be repeated.")
+@click.option(
+    "--to",
+    required=True,
+    multiple=True,
+    type=Listed((*TARGETS, "all")),
+    help="tflite, onnx, savedmodel or all; may be repeated.",
+)
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
 @click.option("--batch", type=Extent(), help="Samples a call.  [default: 1 for tflite, any elsewhere]")
 @click.option("--time", type=Extent(), help="Time steps of a sequence call.  [default: as the model]")
-@click.option("--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]")
+@click.option(
+    "--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]"
+)
 @click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
-@click.option("--lowering", type=click.Choice(["auto", "unrolled", "loop"]), default="auto", show_default=True, help="How tflite runs a sequence.")
+@click.option(
+    "--lowering",
+    type=click.Choice(["auto", "unrolled", "loop"]),
+    default="auto",
+    show_default=True,
+    help="How tflite runs a sequence.",
+)
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
-def export(model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def export(
+    model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool, quiet: bool, as_json: bool, **options: Any
+) -> None:
     """Export MODEL (.keras or .h5), compare it with golden outputs in its own runtime, then deliver it."""
-    with running(verbose, quiet) as (console, progress):
+    with running(verbose, quiet) as progress:
         from .pipeline import export as run
 
-        artifacts = run(model, [name for names in to for name in names], check=not no_check, progress=progress, **options)
+        artifacts = run(
+            model, [name for names in to for name in names], check=not no_check, progress=progress, **options
+        )
         from . import tables
 
         if as_json:
@@ -108,11 +127,16 @@ def export(model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool
 
 @main.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--golden", "case", type=click.Path(path_type=Path), help="A case to compare with.  [default: the stream laws alone]")
+@click.option(
+    "--golden",
+    "case",
+    type=click.Path(path_type=Path),
+    help="A case to compare with.  [default: the stream laws alone]",
+)
 @common
 def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
-    with running(verbose, quiet) as (console, progress):
+    with running(verbose, quiet) as progress:
         progress("checking in a process of its own")
         report = in_child(_check, artifact, case)
         from . import tables
@@ -129,19 +153,31 @@ def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--out", "case", required=True, type=click.Path(path_type=Path), help="The case's folder; it must not exist.")
-@click.option("--feeds", type=click.Path(path_type=Path), help="An .npz with your own data, one array [B, ...] per input port.  [default: random]")
+@click.option(
+    "-o", "--out", "case", required=True, type=click.Path(path_type=Path), help="The case's folder; it must not exist."
+)
+@click.option(
+    "--feeds",
+    type=click.Path(path_type=Path),
+    help="An .npz with your own data, one array [B, ...] per input port.  [default: random]",
+)
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @common
-def golden(model: Path, case: Path, feeds: Path | None, lengths: bool, verbose: bool, quiet: bool, as_json: bool) -> None:
+def golden(
+    model: Path, case: Path, feeds: Path | None, lengths: bool, verbose: bool, quiet: bool, as_json: bool
+) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
-    with running(verbose, quiet) as (console, progress):
+    with running(verbose, quiet) as progress:
         arrays = None if feeds is None else read_feeds(feeds)
         from .pipeline import record_case
 
         recorded = record_case(model, case, feeds=arrays, lengths=lengths, progress=progress)
         if as_json:
-            click.echo(json.dumps({"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe}, indent=2))
+            click.echo(
+                json.dumps(
+                    {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe}, indent=2
+                )
+            )
         elif not quiet:
             largest = recorded.recipe["largest_difference"]
             click.echo(f"{case}: {len(recorded.runs)} run(s); Keras and float64 differ by at most {largest:.2g}.")
@@ -152,7 +188,7 @@ def golden(model: Path, case: Path, feeds: Path | None, lengths: bool, verbose: 
 @common
 def inspect(path: Path, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
-    with running(verbose, quiet) as (console, progress):
+    with running(verbose, quiet) as progress:
         from . import tables
 
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
@@ -196,7 +232,9 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
-            raise ExportLSTMError(f"{arguments[0]}: its runtime crashed on it, so the file is damaged. Export it again.") from None
+            raise ExportLSTMError(
+                f"{arguments[0]}: its runtime crashed on it, so the file is damaged. Export it again."
+            ) from None
 
 
 def read_feeds(path: Path) -> dict[str, Any]:
@@ -211,18 +249,20 @@ def read_feeds(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as arrays:
             feeds = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise LoadError(f"{path}: not an .npz of plain arrays ({one_line(error)}). Write it with numpy.savez.") from None
+        raise LoadError(
+            f"{path}: not an .npz of plain arrays ({one_line(error)}). Write it with numpy.savez."
+        ) from None
     if not feeds or any(array.ndim == 0 for array in feeds.values()):
         raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
     return feeds
 
 
 @contextmanager
-def running(verbose: bool, quiet: bool) -> Iterator[tuple["Console", Callable[[str], None]]]:
+def running(verbose: bool, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Run a command: show its progress, silence the libraries it loads, turn errors into a sentence and exit code 1.
 
     Yields:
-        A console on stderr and a function that shows the stage it is given.
+        A function that shows the stage it is given.
     """
     from rich.console import Console
 
@@ -232,7 +272,9 @@ def running(verbose: bool, quiet: bool) -> Iterator[tuple["Console", Callable[[s
     with native_stderr(verbose) as stream:
         console = Console(file=stream, highlight=False)
         try:
-            with console.status("starting") if console.is_terminal and not quiet and not verbose else nothing() as status:
+            with (
+                console.status("starting") if console.is_terminal and not quiet and not verbose else nothing() as status
+            ):
 
                 def progress(stage: str) -> None:
                     if verbose:
@@ -240,7 +282,7 @@ def running(verbose: bool, quiet: bool) -> Iterator[tuple["Console", Callable[[s
                     elif status is not None:
                         status.update(stage)
 
-                yield console, progress
+                yield progress
         except (ExportLSTMError, KeyboardInterrupt) as error:
             if verbose:
                 traceback.print_exc(file=stream)
@@ -252,7 +294,11 @@ def running(verbose: bool, quiet: bool) -> Iterator[tuple["Console", Callable[[s
         except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
             if verbose:
                 traceback.print_exc(file=stream)
-            console.print(f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints.", markup=False, soft_wrap=True)
+            console.print(
+                f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints.",
+                markup=False,
+                soft_wrap=True,
+            )
             sys.exit(1)
 
 

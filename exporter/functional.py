@@ -95,4 +95,6 @@ def _check(inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, static: Ten
         raise FeedError(f"lstm: recurrent_kernel has shape {recurrent_kernel.shape}; it must be [units, 4 * units].")
     if tuple(kernel.shape) != (features + extra, 4 * units):
         wanted = [features + extra, 4 * units]
-        raise FeedError(f"lstm: kernel has shape {kernel.shape}; {features} + {extra} features and {units} units take {wanted}.")
+        raise FeedError(
+            f"lstm: kernel has shape {kernel.shape}; {features} + {extra} features and {units} units take {wanted}."
+        )

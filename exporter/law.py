@@ -64,10 +64,14 @@ class OneStepFailed(Exception):
     """The model doesn't run on a single time step."""
 
 
-def _both(model: Model, timed: list[str], feeds: Mapping[str, Array], calls: list[Call]) -> tuple[Named, list[Named], list[Named]]:
+def _both(
+    model: Model, timed: list[str], feeds: Mapping[str, Array], calls: list[Call]
+) -> tuple[Named, list[Named], list[Named]]:
     """Return every layer's output run whole, and the ports and every layer's output of each step."""
     ports = tuple(Port(name, "input", ("batch", "time")) for name in timed)
-    links = {name: state_output(made.name, short) for made in calls for name, short in given_states(made, feeds).items()}
+    links = {
+        name: state_output(made.name, short) for made in calls for name, short in given_states(made, feeds).items()
+    }
     state: dict[str, Array] = {}
     stepped, steps = [], []
     with rewrite.recorded(model.keras) as whole:
@@ -76,8 +80,10 @@ def _both(model: Model, timed: list[str], feeds: Mapping[str, Array], calls: lis
         with rewrite.recorded(model.keras) as record:
             try:
                 outputs, now = _run(model, {**cut(feeds, ports, t, 1), **state})
-            except Exception as error:  # a layer raises what it likes when one step doesn't suit it
-                raise OneStepFailed(f"Layer {record[-1][0]!r} doesn't run on one time step ({one_line(error)}).") from None
+            except Exception as error:  # noqa: BLE001 - a layer raises what it likes when one step doesn't suit it
+                raise OneStepFailed(
+                    f"Layer {record[-1][0]!r} doesn't run on one time step ({one_line(error)})."
+                ) from None
         recurrent = recurrent_ports(now)
         state = {name: np.asarray(recurrent[output]) for name, output in links.items()}
         stepped.append([*outputs, *recurrent.items()])

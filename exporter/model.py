@@ -60,7 +60,9 @@ class Model:
         inner = [layer for _, layer in rewrite.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
-    def run(self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False) -> tuple[list[tuple[str, Any]], list[Call]]:
+    def run(
+        self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False
+    ) -> tuple[list[tuple[str, Any]], list[Call]]:
         """Run on port feeds: the model's inputs, and states where they are given.
 
         Returns:
@@ -70,7 +72,9 @@ class Model:
         outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered)
         return _named(self.keras, outputs), calls
 
-    def ports(self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False) -> dict[str, Any]:
+    def ports(
+        self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False
+    ) -> dict[str, Any]:
         """Run on port feeds and return every output port.
 
         Args:
@@ -92,7 +96,7 @@ class Model:
         """
         feeds: dict[str, Array] = {}
         for each in self.inputs:
-            shape = [batch, *(sizes.get(each.name, d) if axis == 0 else d for axis, d in enumerate(each.shape[1:]))]
+            shape = [batch, *(sizes.get(each.name, d or 1) if k == 0 else d or 1 for k, d in enumerate(each.shape[1:]))]
             if np.issubdtype(np.dtype(each.dtype), np.integer):
                 feeds[each.name] = rng.integers(0, self.vocabulary or 2, shape).astype(each.dtype)
             else:
@@ -137,7 +141,8 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
     config = model.get_build_config() or {}
     if not config:
         raise UnsupportedModel(
-            f"model {model.name!r} isn't built, so the shape of its input isn't known.\n  Call it on data once, then export it."
+            f"model {model.name!r} isn't built, so the shape of its input isn't known.\n"
+            "  Call it on data once, then export it."
         )
     # A subclassed model knows the shape of the data it was first called on: {argument: shape}, or one shape alone.
     first = next(iter(model._call_signature.parameters))
@@ -146,7 +151,7 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
     if len(named) > 1:
         raise UnsupportedModel(
             f"model {model.name!r} is called with {len(named)} arguments ({', '.join(named)}).\n"
-            "  Supported: one argument, which may be a list or dict of tensors. Wrap the model in one that takes a dict."
+            "  Supported: one argument, which may be a list or dict of tensors. Wrap the model to take a dict."
         )
     [(argument, shape)] = named.items()
     if isinstance(shape, dict):

@@ -49,7 +49,9 @@ def check_free(wanted: Sequence[Path], force: bool) -> None:
             raise OutputError(f"{path}: exists already. Give another --out, or --force to replace it.")
         existing = next(parent for parent in path.absolute().parents if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise OutputError(f"{path}: can't be written, {existing} is not a folder you may write to. Give another --out.")
+            raise OutputError(
+                f"{path}: can't be written, {existing} is not a folder you may write to. Give another --out."
+            )
 
 
 @contextmanager
@@ -67,10 +69,12 @@ def staged(wanted: Sequence[Path]) -> Iterator[dict[Path, Path]]:
         for path in wanted:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            os.replace(stages[path.absolute().parent] / path.name, path)
+            (stages[path.absolute().parent] / path.name).replace(path)
         done = True
     except OSError as error:
-        raise OutputError(f"{error.filename or wanted[0]}: can't be written ({error.strerror}). Give another --out.") from error
+        raise OutputError(
+            f"{error.filename or wanted[0]}: can't be written ({error.strerror}). Give another --out."
+        ) from error
     finally:
         for stage in stages.values():
             shutil.rmtree(stage, ignore_errors=True)

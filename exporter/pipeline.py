@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 TARGETS = ("tflite", "onnx", "savedmodel")
 Extent = int | Literal["any"] | None
 Progress = Callable[[str], None]
-PACKAGES = {"tflite": ("tensorflow", "ai-edge-litert"), "onnx": ("tensorflow", "tf2onnx", "onnxruntime"), "savedmodel": ("tensorflow",)}
+PACKAGES = {
+    "tflite": ("tensorflow", "ai-edge-litert"),
+    "onnx": ("tensorflow", "tf2onnx", "onnxruntime"),
+    "savedmodel": ("tensorflow",),
+}
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class Opened:
     model: "Model"
     survey: "Survey"
 
-    def contract(self, targets: Sequence[str], signatures: Sequence[str] | None = None, lengths: bool = False) -> Contract:
+    def contract(
+        self, targets: Sequence[str], signatures: Sequence[str] | None = None, lengths: bool = False
+    ) -> Contract:
         """Return the contract without artifacts; see boundary.contract."""
         from .boundary import contract
 
-        packages = ["export-lstm", "keras", *dict.fromkeys(p for t in targets for p in PACKAGES[t])]
+        packages = ["export-lstm", "keras", "tensorflow", *dict.fromkeys(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths)
@@ -94,7 +100,9 @@ def open_model(model: Any, progress: Progress = lambda text: None) -> Opened:
     else:
         keras = require_keras()
         if not isinstance(model, keras.Model):
-            raise TypeError(f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file")
+            raise TypeError(
+                f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file"
+            )
         loaded = Loaded(model, model.name, None)
     from .model import Model
     from .survey import survey
@@ -155,13 +163,17 @@ def export(
         from .witness import record, totals_for
 
         totals = totals_for(opened.survey)
-        golden = record(opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}"))
+        golden = record(
+            opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
+        )
     with outputs.staged([*final.values(), contract_path]) as stage:
         artifacts = []
         for target in targets:
             size = batch if batch is not None else (1 if target == "tflite" else "any")
             dims = {**({} if size == "any" else {"batch": size}), **times}
-            job = Job(target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path)
+            job = Job(
+                target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
+            )
             artifacts.append(_make(job, progress))
         together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
         stage[contract_path].write_text(together.to_json(), encoding="utf-8")
@@ -194,7 +206,10 @@ def _make(job: Job, progress: Progress) -> Artifact:
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
         dims = {name: size for name, size in dims.items() if not name.startswith("time")}
     plans = {
-        name: {made.name: plan(target, {**dims, **signature.dims}.get(str(made.time)), job.lowering) for made in survey.calls}
+        name: {
+            made.name: plan(target, {**dims, **signature.dims}.get(str(made.time)), job.lowering)
+            for made in survey.calls
+        }
         for name, signature in graphs.items()
     }
     reasons = {made.name: describe({name: plans[name][made.name] for name in plans}) for made in survey.calls}
@@ -208,7 +223,10 @@ def _make(job: Job, progress: Progress) -> Artifact:
     writer.write(traced, contract, job.stage)
     ops = writer.ops(job.stage)
     if faults := writer.faults(ops, len(survey.calls)):
-        raise UnsupportedModel(f"The {target} artifact can't keep its promise: {'; '.join(faults)}.\n  Nothing was written. Try another target.")
+        raise UnsupportedModel(
+            f"The {target} artifact can't keep its promise: {'; '.join(faults)}.\n"
+            "  Nothing was written. Try another target."
+        )
     clock.append(time.perf_counter())
     report = None
     if job.golden is not None:
@@ -232,15 +250,18 @@ def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Sign
         first = next(iter(contract.signatures.values()))
         ports = {port.name: port for port in first.outputs}
         outputs = tuple(ports[name] for name in dict.fromkeys(contract.outputs))
-        return {**contract.signatures, "serving_default": Signature("serving_default", survey.inputs, outputs, (), first.dims)}
+        return {
+            **contract.signatures,
+            "serving_default": Signature("serving_default", survey.inputs, outputs, (), first.dims),
+        }
     return dict(contract.signatures)
 
 
 def _targets(to: str | Sequence[str]) -> list[str]:
-    asked = [to] if isinstance(to, str) else list(to)
+    asked: list[str] = [to] if isinstance(to, str) else list(to)
     found = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
     if not found or (unknown := sorted(set(found) - set(TARGETS))):
-        raise ValueError(f"unknown target {(unknown or [to])[0]!r}; there is {', '.join(TARGETS)} and all")
+        raise ValueError(f"unknown target {(unknown or ['none'])[0]!r}; there is {', '.join(TARGETS)} and all")
     return found
 
 
@@ -249,12 +270,16 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     names = {port.shape[1] for port in survey.inputs if port.timed}
     if asked is None or asked == "any":
         if asked == "any" and not survey.flexible:
-            raise UnsupportedModel(f"time 'any' can't be had: the model runs with exactly {dict(survey.declared)} time steps.")
+            raise UnsupportedModel(
+                f"time 'any' can't be had: the model runs with exactly {dict(survey.declared)} time steps."
+            )
         return {} if asked == "any" else dict(survey.declared)
     if asked < 1:
         raise UnsupportedModel(f"time {asked} is no number of time steps; give at least 1, or 'any'.")
     if not survey.flexible and set(survey.declared.values()) != {asked}:
-        raise UnsupportedModel(f"time {asked} can't be had: the model runs with exactly {dict(survey.declared)} time steps.")
+        raise UnsupportedModel(
+            f"time {asked} can't be had: the model runs with exactly {dict(survey.declared)} time steps."
+        )
     return {str(name): asked for name in names}
 
 
@@ -290,7 +315,9 @@ def record_case(
     opened = open_model(model, progress)
     contract = opened.contract((), lengths=lengths)
     times = _times(opened.survey, None)
-    recorded = record(opened.model, contract, times, feeds=feeds, totals=totals or totals_for(opened.survey), progress=progress)
+    recorded = record(
+        opened.model, contract, times, feeds=feeds, totals=totals or totals_for(opened.survey), progress=progress
+    )
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
     with outputs.staged([folder]) as stage:
         case.save(stage[folder])

@@ -1,4 +1,4 @@
-"""The second witness: the recurrence in float64 NumPy, written from the equations and sharing no code with a lowering."""
+"""The second witness: the recurrence in float64 NumPy, written from the equations, no code shared."""
 
 from typing import Any
 

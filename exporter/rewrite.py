@@ -77,7 +77,9 @@ def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
                 continue
             seen.add(id(inner))
             # Sequential keeps its layers in a Functional of its own; a recurrent layer's cell belongs to the layer.
-            here = path if isinstance(outer, keras.Sequential) and inner is outer._functional else f"{path}{inner.name}/"
+            here = (
+                path if isinstance(outer, keras.Sequential) and inner is outer._functional else f"{path}{inner.name}/"
+            )
             yield here.rstrip("/"), inner
             if not isinstance(inner, (keras.layers.RNN, *WRAPPERS)):
                 yield from walk(inner, here)
@@ -96,7 +98,12 @@ def recurrent_layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def call(
-    model: Any, layers: Mapping[str, Any], inputs: Any, feeds: Mapping[str, Tensor], compute: Compute, lowered: bool = False
+    model: Any,
+    layers: Mapping[str, Any],
+    inputs: Any,
+    feeds: Mapping[str, Tensor],
+    compute: Compute,
+    lowered: bool = False,
 ) -> tuple[Any, list[Call]]:
     """Run a model with its recurrent loops computed by `compute`.
 
@@ -150,7 +157,9 @@ def call(
         for prefix, layer in layers.items():
             stack.enter_context(_instance(layer, swapped(prefix, layer)))
         for _, layer in [("", model), *sublayers(model)]:
-            if isinstance(layer, keras.Model):  # a fixed number of time steps is checked by the caller, where it matters
+            if isinstance(
+                layer, keras.Model
+            ):  # a fixed number of time steps is checked by the caller, where it matters
                 stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
             if lowered and isinstance(layer, keras.layers.TimeDistributed):
                 stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))

@@ -16,7 +16,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
 from . import law, rewrite
-from .model import Model, given_states, recurrent_ports, same
+from .model import Input, Model, given_states, recurrent_ports, same
 from .rewrite import Call
 
 TRIALS = ((5, 7), (12, 16), (64, 96), (400, 480))
@@ -104,16 +104,7 @@ def survey(model: Model) -> Survey:
 
     calls = tuple(_facts(model, *pair, first.feeds, lengths) for pair in zip(first.calls, second.calls, strict=True))
     return Survey(
-        inputs=tuple(
-            Port(
-                each.name,
-                "input",
-                ("batch", *each.shape[1:]) if each.name not in dims else ("batch", dims[each.name], *each.shape[2:]),
-                each.dtype,
-                model.vocabulary if each.dtype.startswith("int") else None,
-            )
-            for each in model.inputs
-        ),
+        inputs=tuple(_input_port(each, dims.get(each.name), model.vocabulary) for each in model.inputs),
         declared={dims[i.name]: i.shape[1] for i in model.inputs if i.name in dims and i.shape[1] is not None},
         flexible=flexible,
         calls=calls,
@@ -129,6 +120,11 @@ def run(model: Model, feeds: Mapping[str, Array]) -> Trial:
     """Run the model eagerly with Keras' own loops."""
     outputs, calls = model.run({name: tf.constant(value) for name, value in feeds.items()}, rewrite.keras_loop)
     return Trial(feeds, outputs, calls)
+
+
+def _input_port(each: Input, time: str | None, vocabulary: int | None) -> Port:
+    rest = [time if time and axis == 1 else int(d or 1) for axis, d in enumerate(each.shape) if axis]
+    return Port(each.name, "input", ("batch", *rest), each.dtype, vocabulary if each.dtype.startswith("int") else None)
 
 
 def _timed_inputs(model: Model) -> list[str]:
@@ -147,7 +143,7 @@ def _timed_inputs(model: Model) -> list[str]:
             found.append(each.name)
     if not found:
         raise UnsupportedModel(
-            f"model {model.keras.name!r} has no input with a time axis: its recurrent layers run on something it makes itself.\n"
+            f"model {model.keras.name!r} has no input with a time axis: its recurrent layers run on its own making.\n"
             "  Give the sequence as an input [batch, time, features]."
         )
     return found
@@ -159,28 +155,37 @@ def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple
     Returns:
         (timed input -> T of the first run, whether T is free, two runs of different batch and T).
     """
-    declared = {each.name: each.shape[1] for each in model.inputs if each.name in timed}
-    pairs = [({n: t + 11 * k for k, n in enumerate(timed)}, {n: u + 17 * k for k, n in enumerate(timed)}) for t, u in TRIALS]
+    declared = {each.name: each.shape[1] or 0 for each in model.inputs if each.name in timed}
+    pairs = [
+        ({n: t + 11 * k for k, n in enumerate(timed)}, {n: u + 17 * k for k, n in enumerate(timed)}) for t, u in TRIALS
+    ]
     if len(timed) > 1:
         pairs += [(dict.fromkeys(timed, t), dict.fromkeys(timed, u)) for t, u in TRIALS]
-    if None not in declared.values():
+    if all(declared.values()):
         pairs.append((declared, declared))
     reason = ""
     for pair in pairs:
         try:
             first, second = (
-                run(model, model.draw(sizes, batch, np.random.default_rng(1))) for batch, sizes in zip((3, 2), pair, strict=True)
+                run(model, model.draw(sizes, batch, np.random.default_rng(1)))
+                for batch, sizes in zip((3, 2), pair, strict=True)
             )
-        except Exception as error:  # a layer raises what it likes when a length doesn't suit it
+        except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             reason = one_line(error)
             continue
         if not first.calls:
-            raise UnsupportedModel(f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state.")
+            raise UnsupportedModel(
+                f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state."
+            )
         return pair[0], pair[0] is not declared, (first, second)
-    raise UnsupportedModel(f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras.")
+    raise UnsupportedModel(
+        f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
+    )
 
 
-def _facts(model: Model, made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]) -> CallFacts:
+def _facts(
+    model: Model, made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]
+) -> CallFacts:
     prefix = next(name for name, layer in model.layers.items() if layer is made.layer)
     _, time, units = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
     given = {} if made.continues else given_states(made, feeds)

@@ -137,7 +137,9 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     if first.parity is not None:
         compared = sum(len(each.parity.diffs) for each in artifacts if each.parity)
         tolerance = first.parity.tolerance.atol
-        console.print(f"{compared} comparisons with golden outputs, each artifact in its own runtime, within {tolerance:g}.")
+        console.print(
+            f"{compared} comparisons with golden outputs, each artifact in its own runtime, within {tolerance:g}."
+        )
     if first.contract.step:
         console.print(f"No signature 'step': {first.contract.step}", markup=False)
     console.print(f"Ports and carries: {first.contract_path}", markup=False)
@@ -151,7 +153,9 @@ def print_report(report: ParityReport, artifact: Path) -> None:
     bad = {(diff.port, diff.check) for diff in report.failures}
     for port, row in facts["max_abs"].items():
         cells = [f"{row[c]:.1e}" if c in row else "" for c in checks]
-        table.add_row(port, *(f"[bold red]{v}[/]" if (port, c) in bad else v for c, v in zip(checks, cells, strict=True)))
+        table.add_row(
+            port, *(f"[bold red]{v}[/]" if (port, c) in bad else v for c, v in zip(checks, cells, strict=True))
+        )
     console = _console()
     console.print(f"{artifact}: max |difference| from {report.case}", markup=False)
     console.print(table)
@@ -165,7 +169,9 @@ def print_facts(facts: Facts) -> None:
     console = _console()
     if "artifact" in facts:
         made = ", ".join(f"{package} {version}" for package, version in facts["made_with"].items())
-        console.print(f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}", markup=False)
+        console.print(
+            f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}", markup=False
+        )
     else:
         table = _table("recurrent layer", "kind", "features >", "units >", "initial state from")
         for row in facts["recurrent_layers"]:
@@ -179,13 +185,24 @@ def print_facts(facts: Facts) -> None:
         for side in ("inputs", "outputs"):
             for port in signature[side]:
                 carried = signature["carries"].get(port["name"], "") if side == "outputs" else ""
-                table.add_row(side[:-1], port["name"], port["role"], show(tuple(port["shape"])).replace("[", "\\["), port["dtype"], carried)
+                table.add_row(
+                    side[:-1],
+                    port["name"],
+                    port["role"],
+                    show(tuple(port["shape"])).replace("[", "\\["),
+                    port["dtype"],
+                    carried,
+                )
         console.print(table)
     for layer, reason in facts.get("lowerings", {}).items():
         console.print(f"{layer}: {reason}", markup=False)
     if "artifact" in facts:
         ops = facts["ops"]
-        told = "not shown: the package that reads them is not installed" if ops is None else ", ".join(f"{n} {op}" for op, n in ops.items())
+        told = (
+            "not shown: the package that reads them is not installed"
+            if ops is None
+            else ", ".join(f"{n} {op}" for op, n in ops.items())
+        )
         console.print(f"Ops: {told}", markup=False)
 
 
@@ -193,7 +210,9 @@ def _table(*columns: str) -> Table:
     """Return a table; a column whose name ends in > is aligned right."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.removesuffix(" >"), justify="right" if column.endswith(" >") else "left", overflow="fold")
+        table.add_column(
+            column.removesuffix(" >"), justify="right" if column.endswith(" >") else "left", overflow="fold"
+        )
     return table
 
 

@@ -57,17 +57,20 @@ def trace(
         if key not in variables:
             with tf.init_scope():  # they outlive the graph that is being traced
                 arrays = lowering.weights(model.recurrences[layer])
-                variables[key] = {name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()}
+                variables[key] = {
+                    name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()
+                }
         return variables[key]
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         layer = layer_of[made.name]
+        h, c = made.state
         if chosen.lowering == "native":
-            sequences, *states, token = native.placeholder(made.sequences, *made.state, made.mask)
+            sequences, *states, token = native.placeholder(made.sequences, h, c, made.mask)
             traced.placeholders[token] = model.recurrences[layer]
         else:
             lowering = LOWERINGS[chosen.lowering]
-            sequences, *states = lowering.lower(made.sequences, *made.state, made.mask, weights(layer, lowering))
+            sequences, *states = lowering.lower(made.sequences, h, c, made.mask, weights(layer, lowering))
         if made.mask is not None and not made.continues:
             sequences = silence_before_first(sequences, made.mask)
         return sequences, states

@@ -71,12 +71,16 @@ def record(
         run, difference = _agreed(model, contract, name, choices)
         runs.append(run)
         largest = max(largest, difference)
-    recipe = {"witnesses": ["Keras float32", "NumPy float64"], "largest_difference": largest, "provenance": dict(contract.provenance)}
+    recipe = {
+        "witnesses": ["Keras float32", "NumPy float64"],
+        "largest_difference": largest,
+        "provenance": dict(contract.provenance),
+    }
     return Case(str(contract.model["name"]), tuple(runs), TOLERANCE, recipe)
 
 
 def _draws(signature: Signature, total: int) -> list[dict[str, Array]]:
-    """Return random feeds of T steps to try in turn: any numbers, then positive ones for a model that takes logarithms."""
+    """Return random feeds of T steps to try in turn: any numbers, then positive ones, for logarithms."""
     named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
     sizes = {dim: total + 3 * k for k, dim in enumerate(sorted(named - {"batch"}))}  # time axes of their own differ
     drawn = random_feeds(signature.inputs, {**sizes, "batch": ROWS}, np.random.default_rng(total))
@@ -91,11 +95,14 @@ def _agreed(model: Model, contract: Contract, name: str, choices: list[dict[str,
             continue
         diffs = compare("Keras against float64", name, expect, _witness(model, contract, feeds, keras_loop), TOLERANCE)
         if bad := [diff for diff in diffs if not diff.ok]:
-            raise ParityError(f"The two witnesses disagree, so there are no golden numbers to hold the artifact to.\n  {bad[0]}")
+            raise ParityError(
+                f"The two witnesses disagree, so there are no golden numbers to hold the artifact to.\n  {bad[0]}"
+            )
         return Run(name, feeds, expect), max(diff.max_abs for diff in diffs)
     raise UnsupportedModel(
         "The model gives NaN or infinity on these inputs, so there is nothing to compare.\n"
-        "  Record a case on real data (export-lstm golden MODEL -o CASE --feeds FILE.npz), export with --no-check, then check."
+        "  Record a case on real data (export-lstm golden MODEL -o CASE --feeds FILE.npz), export with --no-check,\n"
+        "  then compare: export-lstm check ARTIFACT --golden CASE"
     )
 
 

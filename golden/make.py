@@ -60,7 +60,11 @@ def one_layer() -> keras.Model:
 def stacked() -> keras.Model:
     """Make two layers of different size with a Dense after each time step."""
     return Sequential(
-        [Input((None, 4), name="x"), layers.LSTM(6, return_sequences=True, name="low"), layers.LSTM(3, return_sequences=True, name="high")]
+        [
+            Input((None, 4), name="x"),
+            layers.LSTM(6, return_sequences=True, name="low"),
+            layers.LSTM(3, return_sequences=True, name="high"),
+        ]
         + [layers.Dense(2, name="y")]
     )
 
@@ -68,7 +72,10 @@ def stacked() -> keras.Model:
 def classifier() -> keras.Model:
     """Make a layer whose last output alone is used, without a bias, unrolled, with dropout that must not act."""
     return Sequential(
-        [Input((9, 4), name="x"), layers.LSTM(5, use_bias=False, unroll=True, dropout=0.5, recurrent_dropout=0.5, name="lstm")]
+        [
+            Input((9, 4), name="x"),
+            layers.LSTM(5, use_bias=False, unroll=True, dropout=0.5, recurrent_dropout=0.5, name="lstm"),
+        ]
         + [layers.Dense(3, activation="softmax", name="y")]
     )
 
@@ -144,7 +151,9 @@ def record(name: str, folder: Path) -> None:
     rng = np.random.default_rng(list(RECIPES).index(name))
     model = recipe.build()
     model.name = name
-    model.set_weights([recipe.scale * rng.standard_normal(w.shape).astype(w.dtype) / np.sqrt(w.shape[0]) for w in model.get_weights()])
+    model.set_weights(
+        [recipe.scale * rng.standard_normal(w.shape).astype(w.dtype) / np.sqrt(w.shape[0]) for w in model.get_weights()]
+    )
     how = {"made_by": "golden/make.py", "shows": recipe.shows}
     record_case(model, folder, totals=recipe.totals, lengths=recipe.lengths, recipe=how)
 
@@ -164,7 +173,9 @@ def differences(name: str, fresh: Path) -> list[str]:
         if set(a.feeds) != set(b.feeds) or set(a.expect) != set(b.expect):
             found.append(f"{a.name}: the ports differ")
             continue
-        found += [f"{a.name}: feed {port!r} differs" for port in a.feeds if not np.array_equal(a.feeds[port], b.feeds[port])]
+        found += [
+            f"{a.name}: feed {port!r} differs" for port in a.feeds if not np.array_equal(a.feeds[port], b.feeds[port])
+        ]
         for port, value in a.expect.items():
             gap = float(np.abs(value - b.expect[port]).max()) if value.shape == b.expect[port].shape else float("inf")
             if gap > NOISE * max(1.0, float(np.abs(value).max())):
@@ -188,7 +199,10 @@ def main() -> int:
             else:
                 shutil.rmtree(HERE / name, ignore_errors=True)
                 shutil.copytree(Path(scratch) / name, HERE / name)
-            print(f"  {name:<16}{'; '.join(faults.get(name, [])) or 'fresh' if arguments.check else 'recorded'}", flush=True)
+            print(
+                f"  {name:<16}{'; '.join(faults.get(name, [])) or 'fresh' if arguments.check else 'recorded'}",
+                flush=True,
+            )
     bad = {name: found for name, found in faults.items() if found}
     for name in sorted(stale):
         print(f"  {name:<16}has no recipe in golden/make.py: remove the folder")

@@ -1,8 +1,8 @@
 """Run, stream and check what export-lstm wrote; needs NumPy and the artifact's own runtime, never TensorFlow by itself.
 
-    import signatures
-    stream = signatures.open("model.tflite").stream()
-    outputs = stream.push(frames)          # [1, T, F], any T; the state is carried
+import signatures
+stream = signatures.open("model.tflite").stream()
+outputs = stream.push(frames)          # [1, T, F], any T; the state is carried
 """
 
 from .contract import Contract

@@ -82,7 +82,9 @@ class Contract:
 
 
 def _signature(data: dict[str, Any]) -> Signature:
-    ports = {side: tuple(Port(**{**p, "shape": tuple(p["shape"])}) for p in data[side]) for side in ("inputs", "outputs")}
+    ports = {
+        side: tuple(Port(**{**p, "shape": tuple(p["shape"])}) for p in data[side]) for side in ("inputs", "outputs")
+    }
     return Signature(data["name"], **ports, carries=tuple(Carry(**c) for c in data["carries"]), dims=data["dims"])
 
 
@@ -101,7 +103,12 @@ def unique(name: str, taken: Iterable[str]) -> str:
 
 def unique_prefix(name: str, prefixes: Iterable[str], ports: Iterable[str]) -> str:
     """Return name, or name_1, ...: the first prefix that is not taken and whose ports clash with none of `ports`."""
-    taken = {port.removesuffix(end) for port in ports for end in ("_h", "_c", "_h_in", "_c_in", "_sequences") if port.endswith(end)}
+    taken = {
+        port.removesuffix(end)
+        for port in ports
+        for end in ("_h", "_c", "_h_in", "_c_in", "_sequences")
+        if port.endswith(end)
+    }
     return unique(name, {*prefixes, *taken})
 
 

@@ -3,7 +3,6 @@
 Every message says what was found, where, what is accepted and what to do; the command line prints it as it is.
 """
 
-
 import re
 
 

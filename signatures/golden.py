@@ -1,9 +1,9 @@
 """Golden cases: feeds, expected outputs and the tolerance between them, as a folder of one `.npy` a tensor.
 
-    CASE/recipe.json              what it is, how it was made, its tolerance
-    CASE/model.keras              the model (its path is in the recipe)
-    CASE/feeds/RUN/PORT.npy       a call of the `sequence` signature
-    CASE/expect/RUN/PORT.npy      what it must give
+CASE/recipe.json              what it is, how it was made, its tolerance
+CASE/model.keras              the model (its path is in the recipe)
+CASE/feeds/RUN/PORT.npy       a call of the `sequence` signature
+CASE/expect/RUN/PORT.npy      what it must give
 """
 
 import json
@@ -85,7 +85,9 @@ class Case:
             return cls(recipe.pop("name"), runs, tolerance, recipe)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ArtifactError(f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE") from None
+            raise ArtifactError(
+                f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE"
+            ) from None
 
 
 def _read(folder: Path) -> dict[str, Array]:

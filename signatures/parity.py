@@ -85,7 +85,9 @@ class ParityReport:
         return f"{len(self.failures)} of {len(self.diffs)} comparisons differ. Worst: {self.failures[0]}"
 
 
-def check(runner: Runner, case: Case | None = None, progress: Callable[[str], None] = lambda text: None) -> ParityReport:
+def check(
+    runner: Runner, case: Case | None = None, progress: Callable[[str], None] = lambda text: None
+) -> ParityReport:
     """Compare an artifact with a case and hold it to the stream laws.
 
     Args:
@@ -100,11 +102,10 @@ def check(runner: Runner, case: Case | None = None, progress: Callable[[str], No
     diffs: list[PortDiff] = []
     for run in seen.runs:
         progress(run.name)
-        for name, outputs in _calls(runner, run):
-            tolerance = EXACT if name == "repeat" else seen.tolerance
-            expect = whole if name == "repeat" else run.expect
-            if name == "sequence":
-                whole = outputs
+        calls = dict(_calls(runner, run))
+        for name, outputs in calls.items():
+            repeated = name == "repeat"
+            expect, tolerance = (calls["sequence"], EXACT) if repeated else (run.expect, seen.tolerance)
             diffs += compare(name, run.name, expect, outputs, tolerance)
     if "sequence" in runner.contract.signatures and seen.runs and runner.contract.step is None:
         diffs += _reset(runner, seen.runs[0])
@@ -183,7 +184,8 @@ def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
 
 def _chunks(total: int) -> list[int]:
     """Return lengths from 1 to 8, the same ones every time, that add up to total."""
-    rng, sizes = np.random.default_rng(total), []
+    rng = np.random.default_rng(total)
+    sizes: list[int] = []
     while sum(sizes) < total:
         sizes.append(min(int(rng.integers(1, 9)), total - sum(sizes)))
     return sizes
@@ -204,6 +206,7 @@ def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[
 
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     """A stream that was used and reset gives bit for bit what a new one gives."""
+
     def used_then_reset(r: Runner, feeds: Feeds) -> dict[str, Array]:
         new, used = (r.stream(_rows(feeds)) for _ in range(2))
         x = {name: value for name, value in feeds.items() if name not in new.state}
@@ -249,7 +252,11 @@ def _own_case(runner: Runner) -> Case:
     named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
     runs = []
     for total in (1, 2, 23):
-        dims = {**dict.fromkeys(named, runner.dims.get("time", total)), **signature.dims, "batch": runner.dims.get("batch", 2)}
+        dims = {
+            **dict.fromkeys(named, runner.dims.get("time", total)),
+            **signature.dims,
+            "batch": runner.dims.get("batch", 2),
+        }
         feeds = random_feeds(signature.inputs, dims, rng)
         runs.append(Run(f"random t{dims['time']}", feeds, runner.run(signature.name, feeds)))
     return Case("stream laws", tuple(runs))

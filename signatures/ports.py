@@ -101,7 +101,9 @@ class Signature:
                 raise FeedError(_mismatch(self.name, port.name, shape, expected))
             for size, dim in zip(shape, expected, strict=True):
                 if size == 0:
-                    raise FeedError(f"{self.name}: input {port.name!r} is empty, shape {show(shape)}; give at least one.")
+                    raise FeedError(
+                        f"{self.name}: input {port.name!r} is empty, shape {show(shape)}; give at least one."
+                    )
                 if size != (dim if isinstance(dim, int) else sizes.setdefault(dim, size)):
                     raise FeedError(_mismatch(self.name, port.name, shape, port.sized(sizes)))
             if np.asarray(array).dtype != port.dtype:

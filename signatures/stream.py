@@ -37,7 +37,9 @@ class Stream:
             raise FeedError(f"This model can't be streamed: {runner.contract.step}")
         fixed = runner.dims.get("batch", batch)
         if batch < 1 or batch != fixed:
-            raise FeedError(f"The artifact runs batches of {runner.dims.get('batch', 'at least 1')}; batch={batch} was asked.")
+            raise FeedError(
+                f"The artifact runs batches of {runner.dims.get('batch', 'at least 1')}; batch={batch} was asked."
+            )
         self._runner = runner
         self._batch = batch
         self._timed = [port.name for port in self._any().inputs if port.timed]
@@ -62,16 +64,20 @@ class Stream:
             FeedError: When names, shapes or types don't fit; the state is then unchanged.
         """
         feeds = self._named(x, inputs)
-        steps = {np.shape(feeds[name])[1] for name in self._timed if np.ndim(feeds.get(name)) > 1}
+        steps = {np.shape(feeds[name])[1] for name in self._timed if np.ndim(feeds[name]) > 1}
         if len(steps) != 1:
-            raise FeedError(f"Every input with a time axis takes the same number of time steps, at least one; got {sorted(steps)}.")
+            raise FeedError(
+                f"Every input with a time axis takes the same number of time steps, at least one; got {sorted(steps)}."
+            )
         [total] = steps
         if any(port.name == LENGTHS for port in self._any().inputs):
             feeds.setdefault(LENGTHS, np.full(self._batch, total, np.int32))
         signature = self._signature_for(total)
         chunk = signature.dims.get("time", self._runner.dims.get("time", total))
         if total == 0 or total % chunk:
-            raise FeedError(f"{signature.name}: {total} time steps were pushed; push a multiple of {max(chunk, 1)}, at least one.")
+            raise FeedError(
+                f"{signature.name}: {total} time steps were pushed; push a multiple of {max(chunk, 1)}, at least one."
+            )
         state, pieces = dict(self.state), []
         for start in range(0, total, chunk):
             outputs = self._runner.run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
@@ -109,7 +115,9 @@ class Stream:
 
 def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[str, Array]:
     """Return the feeds of the time steps [start, start + steps): timed arrays sliced, lengths counted from start."""
-    piece = {port.name: feeds[port.name][:, start : start + steps] for port in ports if port.timed and port.name in feeds}
+    piece = {
+        port.name: feeds[port.name][:, start : start + steps] for port in ports if port.timed and port.name in feeds
+    }
     if LENGTHS in feeds:
         piece[LENGTHS] = np.clip(feeds[LENGTHS] - start, 0, steps).astype(np.int32)
     return {**feeds, **piece}

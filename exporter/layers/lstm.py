@@ -1,5 +1,6 @@
-"""`keras.layers.LSTM` to a Recurrence. Keras' kernels are [F, 4U] and [U, 4U] in gate order i f c o: taken as they are."""
+"""`keras.layers.LSTM` to a Recurrence. Its kernels and gate order i f c o are taken as they are."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,20 @@ from signatures.errors import UnsupportedModel
 from ..recurrence import Recurrence
 
 # option: (how to read it, what is accepted, what to do otherwise)
-ACCEPTED = {
+ACCEPTED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "activation": (lambda layer: layer.activation.__name__, "tanh", "Retrain with it, or wait for its converter."),
     "recurrent_activation": (lambda layer: layer.recurrent_activation.__name__, "sigmoid", "Retrain with it."),
     "go_backwards": (lambda layer: layer.go_backwards, False, "Reverse the input outside the model."),
-    "zero_output_for_mask": (lambda layer: layer.zero_output_for_mask, False, "Multiply the output by the mask outside."),
-    "dtype": (lambda layer: layer.compute_dtype, "float32", "Load the model under keras.config.set_dtype_policy('float32')."),
+    "zero_output_for_mask": (
+        lambda layer: layer.zero_output_for_mask,
+        False,
+        "Multiply the output by the mask outside.",
+    ),
+    "dtype": (
+        lambda layer: layer.compute_dtype,
+        "float32",
+        "Load the model under keras.config.set_dtype_policy('float32').",
+    ),
 }
 
 
@@ -23,7 +32,8 @@ def convert(layer: Any, name: str) -> Recurrence:
     for option, (read, accepted, advice) in ACCEPTED.items():
         if (found := read(layer)) != accepted:
             raise UnsupportedModel(
-                f"layer {layer.name!r} (LSTM): {option}={found!r} is not supported.\n  Supported: {accepted!r}. {advice}"
+                f"layer {layer.name!r} (LSTM): {option}={found!r} is not supported.\n"
+                f"  Supported: {accepted!r}. {advice}"
             )
     cell = layer.cell
     kernel = np.asarray(cell.kernel, np.float32)

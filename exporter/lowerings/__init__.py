@@ -6,10 +6,9 @@ loop       two nested loops over blocks of time steps        tflite, any T
 native     the target's own LSTM op                          onnx
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..recurrence import Recurrence
 from . import block, loop, unrolled
@@ -18,7 +17,8 @@ from . import block, loop, unrolled
 class Lowering(Protocol):
     """A module of this folder that writes a recurrence in TensorFlow ops."""
 
-    weights: Callable[[Recurrence], dict[str, np.ndarray]]
+    def weights(self, recurrence: Recurrence, /) -> dict[str, NDArray[Any]]:
+        """Return the arrays to store, by name."""
 
     def lower(self, x: Any, h: Any, c: Any, mask: Any, w: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Write the ops.

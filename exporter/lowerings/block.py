@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from ..recurrence import Recurrence
 from .masking import last_valid, pack, unpack
@@ -11,7 +12,7 @@ from .masking import last_valid, pack, unpack
 Tensor = Any
 
 
-def weights(recurrence: Recurrence) -> dict[str, np.ndarray]:
+def weights(recurrence: Recurrence) -> dict[str, NDArray[Any]]:
     """Return the arrays to store: both kernels in one, [F + U, 4U], and bias [4U]."""
     return {"kernels": np.concatenate([recurrence.kernel, recurrence.recurrent_kernel]), "bias": recurrence.bias}
 

@@ -2,20 +2,22 @@
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from ..recurrence import Recurrence
 
 Tensor = Any
 
 
-def weights(recurrence: Recurrence) -> dict[str, np.ndarray]:
+def weights(recurrence: Recurrence) -> dict[str, NDArray[Any]]:
     """Return the arrays to store: kernel [F, 4U], recurrent_kernel [U, 4U], bias [4U], in Keras' gate order i f c o."""
     return {"kernel": recurrence.kernel, "recurrent_kernel": recurrence.recurrent_kernel, "bias": recurrence.bias}
 
 
-def lstm_step(z: Tensor, h: Tensor, c: Tensor, recurrent_kernel: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def lstm_step(
+    z: Tensor, h: Tensor, c: Tensor, recurrent_kernel: Tensor, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Advance one LSTM cell by one time step.
 
     i, f, g, o = split(z + h @ recurrent_kernel)        i, f, o through sigmoid, g through tanh; gate order i f c o

@@ -43,7 +43,9 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
-    model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET, custom_op_handlers={PLACEHOLDER: (lstm, [])})
+    model, _ = tf2onnx.convert.from_function(
+        function, function.input_signature, opset=OPSET, custom_op_handlers={PLACEHOLDER: (lstm, [])}
+    )
     unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if unknown:
         raise UnsupportedModel(
@@ -121,7 +123,9 @@ class _Nodes:
         if mask:
             sequences = self.in_place(sequences, h, seen)
             # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
-            some = self.op("Unsqueeze", [self.op("Greater", [counts, self.const(0, np.int32)], BOOL), self.const([1])], BOOL)
+            some = self.op(
+                "Unsqueeze", [self.op("Greater", [counts, self.const(0, np.int32)], BOOL), self.const([1])], BOOL
+            )
             finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, (h, c), strict=True)]
         for value, output in zip((sequences, *finals), outputs, strict=True):
             graph.make_node("Identity", [value], outputs=[output], dtypes=[FLOAT])
@@ -145,7 +149,9 @@ class _Nodes:
         place = self.op("Max", [self.op("Sub", [seen, self.const(1, np.int32)], INT32), self.const(0, np.int32)], INT32)
         index = self.op("Unsqueeze", [self.op("Cast", [place], INT64, to=INT64), self.const([2])], INT64)
         placed = self.op("GatherND", [sequences, index], batch_dims=1)
-        started = self.op("Unsqueeze", [self.op("Greater", [seen, self.const(0, np.int32)], BOOL), self.const([2])], BOOL)
+        started = self.op(
+            "Unsqueeze", [self.op("Greater", [seen, self.const(0, np.int32)], BOOL), self.const([2])], BOOL
+        )
         return self.op("Where", [started, placed, self.op("Unsqueeze", [h, self.const([1])])])
 
     def op(self, kind: str, inputs: Sequence[str], dtype: int = FLOAT, **attributes: Any) -> str:

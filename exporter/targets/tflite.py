@@ -27,7 +27,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
         try:
             content = converter.convert()
-        except Exception as error:  # the converter raises ConverterError, ValueError and RuntimeError alike
+        except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError and RuntimeError alike
             raise UnsupportedModel(
                 f"TFLite has no builtin form for an operation of the model: {_reason(error)}\n"
                 "  Export to onnx or savedmodel, or replace that layer."
@@ -53,7 +53,9 @@ def ops(path: Path) -> Counter[str]:
     """Count the ops of all subgraphs, custom ones by their own name; see Target.ops."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     names = [
-        f"CUSTOM {code.customCode.decode()}" if code.customCode else BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        f"CUSTOM {code.customCode.decode()}"
+        if code.customCode
+        else BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
         for code in model.operatorCodes
     ]
     return Counter(names[op.opcodeIndex] for subgraph in model.subgraphs for op in subgraph.operators)

@@ -55,7 +55,9 @@ class Runner:
         """
         if signature not in self.contract.signatures:
             reason = f" {self.contract.step}" if self.contract.step else ""
-            raise ArtifactError(f"There is no signature {signature!r}; there is {', '.join(self.contract.signatures)}.{reason}")
+            raise ArtifactError(
+                f"There is no signature {signature!r}; there is {', '.join(self.contract.signatures)}.{reason}"
+            )
         called = self.contract.signatures[signature]
         called.check_feeds(feeds, self.dims)
         outputs = self._call(signature, feeds)
@@ -98,7 +100,9 @@ def open(path: str | Path) -> Runner:
     try:
         contract, call = importlib.import_module(f".{module}", __name__).load(Path(path))
     except ImportError as error:
-        raise MissingRuntime(f"{path}: running it takes {package} ({error}). Install it: pip install {package}") from error
+        raise MissingRuntime(
+            f"{path}: running it takes {package} ({error}). Install it: pip install {package}"
+        ) from error
     except ExportLSTMError as error:
         raise type(error)(f"{path}: {error}") from None
     if target not in contract.artifacts:

@@ -18,7 +18,7 @@ def load(path: Path) -> tuple[Contract, Call]:
         # From bytes, so that a stranger's file can't pull in external data by path.
         session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map.get(METADATA)
-    except Exception as error:  # the runtime's exceptions share no base class
+    except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
         raise ArtifactError(f"The file is damaged or not ONNX ({one_line(error)}).") from None
     if text is None:
         raise ArtifactError("The file carries no export-lstm contract. Export the Keras model with export-lstm.")

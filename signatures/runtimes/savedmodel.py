@@ -20,7 +20,7 @@ def load(path: Path) -> tuple[Contract, Call]:
     try:
         loaded = tf.saved_model.load(str(path))
         functions = {name: loaded.signatures[name] for name in contract.signatures}
-    except Exception as error:  # the reader raises protobuf, OS and TensorFlow errors alike
+    except Exception as error:  # noqa: BLE001 - the reader raises protobuf, OS and TensorFlow errors alike
         raise ArtifactError(f"The folder is damaged or not a SavedModel ({one_line(error)}).") from None
 
     def call(signature: str, feeds: Feeds, _keep_alive: object = loaded) -> dict[str, Array]:

@@ -22,7 +22,7 @@ def load(path: Path) -> tuple[Contract, Call]:
         runners = {name: interpreter.get_signature_runner(name) for name in contract.signatures}
     except ArtifactError:
         raise
-    except Exception as error:  # the flatbuffer reader and the interpreter raise whatever the bytes lead them to
+    except Exception as error:  # noqa: BLE001 - the flatbuffer reader and the interpreter raise whatever the bytes lead them to
         raise ArtifactError(f"The file is damaged or not TFLite ({one_line(error)}).") from None
 
     def call(signature: str, feeds: Feeds) -> dict[str, Array]:
