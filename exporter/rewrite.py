@@ -10,6 +10,7 @@ Everything around the loops stays Keras' own. In Keras 3 every recurrent layer g
 is called. Neither is a documented extension point; tests/exporter/test_rewrite.py runs them on the installed Keras.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -154,6 +155,8 @@ def call(
         }
 
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)  # as in any model call
         for prefix, layer in layers.items():
             stack.enter_context(_instance(layer, swapped(prefix, layer)))
         for _, layer in [("", model), *sublayers(model)]:

@@ -89,7 +89,9 @@ def report(console: Console, artifacts: list, frames: list[np.ndarray], speaker:
 
     chosen = int(np.argmax([len(recording) for recording in frames]))
     recording, who = frames[chosen], speaker[chosen]
-    console.print(f"\nRecording {chosen} of speaker {who}, {len(recording)} frames, {CHUNK} a push: how sure it is of {who}")
+    console.print(
+        f"\nRecording {chosen} of speaker {who}, {len(recording)} frames, {CHUNK} a push: how sure it is of {who}"
+    )
     curves = {target: streamed(runner, recording) for target, runner in runners.items()}
     table = Table("frames", *curves, "", box=None)
     for k, value in enumerate(curves["tflite"][:, who]):
@@ -105,7 +107,9 @@ def report(console: Console, artifacts: list, frames: list[np.ndarray], speaker:
 def main() -> int:
     """Run the demo; return 1 when any artifact disagrees with Keras."""
     parser = argparse.ArgumentParser(description="Export a real speech model three ways and prove it.")
-    parser.add_argument("--out", type=Path, default=Path("build/demo"), help="where the artifacts go (default: build/demo)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/demo"), help="where the artifacts go (default: build/demo)"
+    )
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with native_stderr(verbose=False) as stream:
@@ -114,7 +118,9 @@ def main() -> int:
             from exporter import export
 
             artifacts = export(HERE / "model.keras", "all", f"{arguments.out}/", force=True, progress=status.update)
-        console.print(f"Japanese Vowels, exported to {arguments.out}/ and checked in LiteRT, ONNX Runtime and TensorFlow:\n")
+        console.print(
+            f"Japanese Vowels, exported to {arguments.out}/ and checked in LiteRT, ONNX Runtime and TensorFlow:\n"
+        )
         frames, speaker = recordings()
         return 0 if report(console, artifacts, frames, speaker) else 1
 

@@ -33,8 +33,9 @@ def lower(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, w: dict[str, Ten
     padding = [[0, (-total) % BLOCK], [0, 0], [0, 0]]
     x = tf.pad(x, padding)
     mask = None if mask is None else tf.pad(tf.expand_dims(tf.transpose(mask), -1), padding)
-    # Zeros made from an input: zeros of a known shape would be folded into a T x U constant in the file.
-    outputs = tf.zeros_like(x[:, :, :1]) + tf.zeros([1, 1, units])
+    # Every row is overwritten. Made from an input: zeros of a known T would become a T x U constant in the file.
+    outputs = tf.broadcast_to(x[:, :, :1], tf.concat([tf.shape(x)[:2], [units]], axis=0))
+    outputs.set_shape([*x.shape[:2], units])
 
     def block(start: Tensor, h: Tensor, c: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
         z = tf.matmul(_rows(x, start, BLOCK), w["kernel"]) + w["bias"]

@@ -1,0 +1,36 @@
+"""Fixtures shared by all tests: golden models are exported once a session and used everywhere."""
+
+import os
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TARGETS = ("tflite", "onnx", "savedmodel")
+
+
+@pytest.fixture(scope="session")
+def golden_folder():
+    """The folder of golden cases."""
+    return ROOT / "golden"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, golden_folder):
+    """Return a function: golden case, options -> {target: Artifact}, exported once for each combination."""
+    made = {}
+
+    def export_case(name, **options):
+        key = name, tuple(sorted(options.items()))
+        if key not in made:
+            from exporter import export
+
+            folder = tmp_path_factory.mktemp(name)
+            artifacts = export(golden_folder / name / "model.keras", "all", folder, check=False, **options)
+            made[key] = {artifact.target: artifact for artifact in artifacts}
+        return made[key]
+
+    return export_case

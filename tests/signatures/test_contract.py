@@ -1,0 +1,176 @@
+"""The contract survives JSON, refuses what is not one, and makes names that every target takes."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signatures import Carry, Contract, Port, Signature
+from signatures.contract import (
+    ArtifactInfo,
+    identifier,
+    sequences_output,
+    state_input,
+    state_output,
+    unique,
+    unique_prefix,
+)
+from signatures.errors import ArtifactError
+
+SEQUENCE = Signature(
+    "sequence",
+    (Port("x", "input", ("batch", "time", 3)), Port("word", "input", ("batch", "time"), "int32", below=50)),
+    (Port("h", "state", ("batch", 4)),),
+    (Carry("h", "h_in"),),
+)
+STEP = Signature("step", SEQUENCE.inputs, SEQUENCE.outputs, SEQUENCE.carries, {"time": 1})
+FULL = Contract(
+    model={"name": "modèle", "sha256": "ab" * 32},
+    outputs=("h",),
+    signatures={"sequence": SEQUENCE, "step": STEP},
+    artifacts={
+        "tflite": ArtifactInfo("m.tflite", {"batch": 1}, {"memory": "two nested loops"}),
+        "onnx": ArtifactInfo("m.onnx"),
+    },
+    provenance={"keras": "3.15.1"},
+)
+NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}, "layer 'flip' looks ahead.")
+
+NAMES = st.text(max_size=12)
+PORTS = st.from_regex(r"(a|b|a_1)(_h|_c|_h_in|_c_in|_sequences|)", fullmatch=True)
+
+
+@pytest.mark.parametrize("contract", [FULL, NO_STEP], ids=["full", "no_step"])
+@pytest.mark.parametrize("encode", [str, str.encode], ids=["text", "bytes"])
+def test_json_round_trip(contract, encode):
+    assert Contract.from_json(encode(contract.to_json())) == contract
+
+
+def test_json_is_for_other_languages_too():
+    """Plain keys, lists and numbers; the text is indented and ends with a newline."""
+    text = FULL.to_json()
+    data = json.loads(text)
+    assert text.endswith("}\n")
+    assert '\n  "schema": 1' in text
+    assert data["outputs"] == ["h"]
+    assert data["signatures"]["step"]["dims"] == {"time": 1}
+    assert data["signatures"]["sequence"]["carries"] == [{"output": "h", "input": "h_in"}]
+    word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50}
+    assert data["signatures"]["sequence"]["inputs"][1] == word
+    assert data["artifacts"]["tflite"]["dims"] == {"batch": 1}
+
+
+def test_only_keeps_one_artifact_and_all_else():
+    alone = FULL.only("tflite")
+    assert dict(alone.artifacts) == {"tflite": FULL.artifacts["tflite"]}
+    assert alone.signatures == FULL.signatures
+    assert set(FULL.artifacts) == {"tflite", "onnx"}
+
+
+def edited(**changes):
+    return json.dumps({**json.loads(FULL.to_json()), **changes})
+
+
+@pytest.mark.parametrize("schema", [2, 0, "1", None])
+def test_another_schema_is_refused_by_number(schema):
+    with pytest.raises(ArtifactError, match=rf"has schema {schema}; this version of export-lstm reads 1\."):
+        Contract.from_json(edited(schema=schema))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        '"contract"',
+        "{}",
+        '{"schema": 1}',
+        b"\xff\xfe\x00",
+        edited(outputs=None),
+        edited(signatures=[]),
+        edited(signatures={"sequence": {"name": "sequence"}}),
+        edited(artifacts={"tflite": {"path": "m.tflite"}}),
+        edited(colour="blue"),
+    ],
+)
+def test_what_is_not_a_contract_is_refused_in_a_sentence(text):
+    with pytest.raises(ArtifactError, match=r"^The text is not an export-lstm contract \(\w+: .+\)\.$"):
+        Contract.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("lstm_1", "lstm_1"),
+        ("outer/inner", "outer_inner"),
+        ("input.layer-1", "input_layer_1"),
+        ("1st", "_1st"),
+        ("", "_"),
+        ("état", "_tat"),
+        ("x:0", "x_0"),
+        ("٣", "_"),
+    ],
+)
+def test_identifier(name, clean):
+    assert identifier(name) == clean
+
+
+@given(NAMES)
+def test_identifier_is_one_in_every_target(name):
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", identifier(name), re.ASCII)
+
+
+@given(NAMES)
+def test_identifier_leaves_its_own_result_alone(name):
+    assert identifier(identifier(name)) == identifier(name)
+
+
+@pytest.mark.parametrize(
+    ("taken", "result"),
+    [([], "h"), (["c"], "h"), (["h"], "h_1"), (["h", "h_1", "h_2"], "h_3"), (["h", "h_2"], "h_1"), (["h", "h"], "h_1")],
+)
+def test_unique_is_the_first_that_is_free(taken, result):
+    assert unique("h", taken) == result
+    assert unique("h", iter(taken)) == result
+
+
+@given(st.lists(st.sampled_from(["a", "a_1", "a_2", "a_3", "a_1_1", "b"])), st.sampled_from(["a", "a_1", "b"]))
+def test_unique_is_never_taken(taken, name):
+    assert unique(name, taken) not in taken
+
+
+@pytest.mark.parametrize(
+    ("port", "prefix"),
+    [
+        ("memory", "memory"),
+        ("memory_x", "memory"),
+        ("memory_h", "memory_1"),
+        ("memory_c", "memory_1"),
+        ("memory_h_in", "memory_1"),
+        ("memory_c_in", "memory_1"),
+        ("memory_sequences", "memory_1"),
+    ],
+)
+def test_a_prefix_makes_way_for_the_models_own_ports(port, prefix):
+    assert unique_prefix("memory", [], [port]) == prefix
+
+
+def ports_of(prefix):
+    states = [make(prefix, state) for make in (state_output, state_input) for state in "hc"]
+    return {*states, sequences_output(prefix)}
+
+
+def test_the_names_of_a_layers_ports():
+    assert ports_of("memory") == {"memory_h", "memory_c", "memory_h_in", "memory_c_in", "memory_sequences"}
+
+
+@given(st.lists(st.sampled_from(["a", "a_1", "a_h"])), st.lists(PORTS), st.sampled_from(["a", "a_1", "a_h"]))
+def test_a_prefixs_ports_clash_with_nothing(prefixes, ports, name):
+    prefix = unique_prefix(name, prefixes, ports)
+    assert prefix not in prefixes
+    assert not ports_of(prefix) & {*ports, *(port for other in prefixes for port in ports_of(other))}

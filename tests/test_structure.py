@@ -1,0 +1,72 @@
+"""What the artifacts are made of: which ops may occur, how many, and that nothing grows with T."""
+
+from collections import Counter
+
+import pytest
+
+from exporter import export
+from exporter.targets import onnx, savedmodel, tflite
+
+CASES = ("stacked", "masked", "tokens", "encoder_decoder", "nested_twice")
+RECURRENT_CALLS = {"stacked": 2, "masked": 2, "tokens": 1, "encoder_decoder": 2, "nested_twice": 3}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnx_has_one_native_lstm_a_call_and_no_loop(name, exported):
+    ops = onnx.ops(exported(name)["onnx"].path)
+    assert ops["LSTM"] == RECURRENT_CALLS[name]
+    assert not {"Loop", "Scan", "If"} & set(ops)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tflite_has_builtin_ops_and_no_hidden_state(name, exported):
+    ops = tflite.ops(exported(name)["tflite"].path)
+    assert not [op for op in ops if op.startswith(("CUSTOM", "VAR_", "READ_", "ASSIGN_"))]
+    assert not [op for op in ops if "SEQUENCE_LSTM" in op or op == "LSTM"]
+    assert ops["FULLY_CONNECTED"] >= 2 * RECURRENT_CALLS[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_savedmodel_has_blocklstm_and_no_loop(name, exported):
+    ops = savedmodel.ops(exported(name)["savedmodel"].path)
+    assert ops["BlockLSTMV2"] >= RECURRENT_CALLS[name]
+    assert not {"While", "StatelessWhile", "TensorListReserve"} & set(ops)
+
+
+def test_tflite_stores_the_weights_once(exported, golden_folder):
+    """Two signatures, one copy: every large buffer of the file is different."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = exported("nested_twice")["tflite"].path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    large = [bytes(buffer.data) for buffer in model.buffers if buffer.data is not None and len(buffer.data) >= 96]
+    assert len(large) >= 4
+    assert len(set(large)) == len(large)
+
+
+def test_tflite_does_not_grow_with_time(tmp_path, golden_folder):
+    model = golden_folder / "one_layer" / "model.keras"
+    sizes = [export(model, "tflite", tmp_path / f"{t}.tflite", time=t, check=False)[0].size for t in (40, 4008)]
+    assert abs(sizes[1] - sizes[0]) < 64
+
+
+def test_faults_name_what_breaks_the_promise():
+    assert "Loop" in onnx.faults(Counter(LSTM=1, Loop=1), 1)[0]
+    assert "2 recurrent calls" in onnx.faults(Counter(LSTM=1), 2)[0]
+    assert "FlexTensorListReserve" in tflite.faults(Counter({"CUSTOM FlexTensorListReserve": 1}), 1)[0]
+    assert "READ_VARIABLE" in tflite.faults(Counter(READ_VARIABLE=2), 1)[0]
+    assert "While" in savedmodel.faults(Counter(While=1, BlockLSTMV2=1), 1)[0]
+    assert "1 BlockLSTMV2" in savedmodel.faults(Counter(BlockLSTMV2=1), 2)[0]
+    assert not onnx.faults(Counter(LSTM=2), 2)
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx", "savedmodel"])
+def test_the_contract_is_embedded_and_beside(target, exported):
+    from signatures import Contract, open
+
+    artifact = exported("stacked")[target]
+    beside = Contract.from_json(artifact.contract_path.read_text())
+    embedded = open(artifact.path).contract
+    assert embedded == beside.only(target)
+    assert set(beside.artifacts) == {"tflite", "onnx", "savedmodel"}
+    assert embedded.artifacts[target].file == artifact.path.name
