@@ -51,12 +51,12 @@ def contract(
     recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
     carries = tuple(carry for made in survey.calls for carry in _carries(made))
     common = Signature("sequence", (*inputs, *states), (*survey.outputs, *recurrent), carries)
+    one = {str(port.shape[1]): 1 for port in survey.inputs if port.timed}
     made = {
-        name: replace(common, name=name, dims={"time": 1} if name == "step" else {})
-        for name in SIGNATURES
-        if name in chosen
+        name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }
-    return Contract(model, survey.order, made, survey.no_step, {}, provenance)
+    example = {name: tried[0] for name, tried in survey.tried.items()}
+    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance)
 
 
 def _own_inputs(survey: Survey) -> list[Port]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from signatures.contract import identifier, sequences_output, state_input, state_output, unique, unique_prefix
 from signatures.errors import UnsupportedModel
@@ -71,6 +72,10 @@ class Model:
         inputs = keras.tree.pack_sequence_as(self._structure, [feeds[each.name] for each in self.inputs])
         outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered)
         return _named(self.keras, outputs), calls
+
+    def eagerly(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, Any]], list[Call]]:
+        """Run on arrays with Keras' own loops; see run."""
+        return self.run({name: tf.constant(value) for name, value in feeds.items()}, rewrite.keras_loop)
 
     def ports(
         self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False

@@ -267,20 +267,13 @@ def _targets(to: str | Sequence[str]) -> list[str]:
 
 def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
-    names = {port.shape[1] for port in survey.inputs if port.timed}
-    if asked is None or asked == "any":
-        if asked == "any" and not survey.flexible:
-            raise UnsupportedModel(
-                f"time 'any' can't be had: the model runs with exactly {dict(survey.declared)} time steps."
-            )
-        return {} if asked == "any" else dict(survey.declared)
-    if asked < 1:
+    if asked is None:
+        return dict(survey.declared)
+    if asked != "any" and asked < 1:
         raise UnsupportedModel(f"time {asked} is no number of time steps; give at least 1, or 'any'.")
-    if not survey.flexible and set(survey.declared.values()) != {asked}:
-        raise UnsupportedModel(
-            f"time {asked} can't be had: the model runs with exactly {dict(survey.declared)} time steps."
-        )
-    return {str(name): asked for name in names}
+    if not survey.flexible and {asked} != set(survey.declared.values()):
+        raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
+    return {} if asked == "any" else dict.fromkeys(survey.tried, asked)
 
 
 def record_case(

@@ -156,7 +156,9 @@ def call(
 
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)  # as in any model call
+        warnings.filterwarnings(
+            "ignore", "Layer .* was passed an input with a mask", UserWarning
+        )  # as in any model call
         for prefix, layer in layers.items():
             stack.enter_context(_instance(layer, swapped(prefix, layer)))
         for _, layer in [("", model), *sublayers(model)]:

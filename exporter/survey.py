@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from signatures.contract import identifier, unique
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
-from . import law, rewrite
+from . import law
 from .model import Input, Model, given_states, recurrent_ports, same
 from .rewrite import Call
 
-TRIALS = ((5, 7), (12, 16), (64, 96), (400, 480))
-"""Pairs of T to run a model with: the first pair it takes tells which axes change with T."""
+TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
+"""Pairs of T to run a model with: the first pair it takes tells which axes change with T.
+
+They lie far apart, so that a pooling by a few steps doesn't make them one.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Survey:
         calls: Its recurrent calls, in order.
         outputs: Ports of the model's own outputs that are not recurrent ports already.
         order: Ports of all model outputs, in the model's order.
-        tried: Two numbers of time steps it was run with.
+        tried: Time dimension -> the two numbers of steps it was run with.
         no_step: Why it can't be stepped; None if it can.
         one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
     """
@@ -66,7 +68,7 @@ class Survey:
     calls: tuple[CallFacts, ...]
     outputs: tuple[Port, ...]
     order: tuple[str, ...]
-    tried: tuple[int, int]
+    tried: Mapping[str, tuple[int, int]]
     no_step: str | None
     one_clock: bool
 
@@ -110,16 +112,10 @@ def survey(model: Model) -> Survey:
         calls=calls,
         outputs=tuple(outputs),
         order=tuple(order),
-        tried=lengths["time"],
-        no_step=law.why_no_step(model, timed, first.feeds, first.outputs, first.calls, flexible),
+        tried=lengths,
+        no_step=law.why_no_step(model, timed, max(sizes.values())) if flexible else _fixed(sizes),
         one_clock=not independent and {made.time for made in calls} == {"time"},
     )
-
-
-def run(model: Model, feeds: Mapping[str, Array]) -> Trial:
-    """Run the model eagerly with Keras' own loops."""
-    outputs, calls = model.run({name: tf.constant(value) for name, value in feeds.items()}, rewrite.keras_loop)
-    return Trial(feeds, outputs, calls)
 
 
 def _input_port(each: Input, time: str | None, vocabulary: int | None) -> Port:
@@ -128,7 +124,11 @@ def _input_port(each: Input, time: str | None, vocabulary: int | None) -> Port:
 
 
 def _timed_inputs(model: Model) -> list[str]:
-    """Return the inputs whose axis 1 counts time: those that leave it open, or fix it to the T a recurrence sees."""
+    """Return the inputs whose axis 1 counts time; none where the recurrent layers run on something of a fixed size.
+
+    They are the ones that leave the axis open; else the ones that, when it is doubled, make the recurrent layers run
+    longer; else, for a model that takes one T only, sequences as long as a recurrent layer's.
+    """
     for each in model.inputs:
         if None in each.shape[2:]:
             raise UnsupportedModel(
@@ -137,16 +137,22 @@ def _timed_inputs(model: Model) -> list[str]:
             )
     if found := [each.name for each in model.inputs if len(each.shape) > 1 and each.shape[1] is None]:
         return found
-    seen = {made.sequences.shape[1] for made in run(model, model.draw({}, 2, np.random.default_rng(0))).calls}
-    for each in model.inputs:
-        if len(each.shape) > 1 and each.shape[1] in seen and (len(each.shape) > 2 or each.dtype.startswith("int")):
-            found.append(each.name)
-    if not found:
-        raise UnsupportedModel(
-            f"model {model.keras.name!r} has no input with a time axis: its recurrent layers run on its own making.\n"
-            "  Give the sequence as an input [batch, time, features]."
-        )
-    return found
+    steps = _recurrent_steps(model, {})
+    sized = {each: each.shape[1] for each in model.inputs if len(each.shape) > 1}
+    alike = [[i for i in sized if sized[i] == size] for size in dict.fromkeys(sized.values())]
+    for group in [*alike, *([i for i in group if len(i.shape) > 2] for group in alike), *([i] for i in sized)]:
+        longer = _recurrent_steps(model, {each.name: 2 * (each.shape[1] or 1) for each in group})
+        if longer and longer != steps:
+            return [each.name for each in group]
+    return [i.name for i in sized if sized[i] in (steps or []) and (len(i.shape) > 2 or i.dtype.startswith("int"))]
+
+
+def _recurrent_steps(model: Model, sizes: Mapping[str, int]) -> list[int] | None:
+    """Return the T of each recurrent call when inputs have these sizes along axis 1; None where that doesn't run."""
+    try:
+        return [made.sequences.shape[1] for made in model.eagerly(model.draw(sizes, 2, np.random.default_rng(0)))[1]]
+    except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+        return None
 
 
 def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple[Trial, Trial]]:
@@ -162,14 +168,14 @@ def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple
     if len(timed) > 1:
         pairs += [(dict.fromkeys(timed, t), dict.fromkeys(timed, u)) for t, u in TRIALS]
     if all(declared.values()):
-        pairs.append((declared, declared))
+        pairs = [*(pairs if timed else []), (declared, declared)]
     reason = ""
     for pair in pairs:
         try:
-            first, second = (
-                run(model, model.draw(sizes, batch, np.random.default_rng(1)))
-                for batch, sizes in zip((3, 2), pair, strict=True)
-            )
+            drawn = [
+                model.draw(sizes, batch, np.random.default_rng(1)) for sizes, batch in zip(pair, (3, 2), strict=True)
+            ]
+            first, second = (Trial(feeds, *model.eagerly(feeds)) for feeds in drawn)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             reason = one_line(error)
             continue
@@ -181,6 +187,12 @@ def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple
     raise UnsupportedModel(
         f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
     )
+
+
+def _fixed(sizes: Mapping[str, int]) -> str:
+    if not sizes:
+        return "No input has a time axis: the recurrent layers run on something of a fixed size."
+    return f"The model runs with exactly {max(sizes.values())} time steps."
 
 
 def _facts(

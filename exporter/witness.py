@@ -30,7 +30,10 @@ TOLERANCE = Tolerance()
 
 def totals_for(survey: Survey) -> tuple[int, ...]:
     """Return numbers of time steps to record: short and odd ones where the model can be stepped, else ones it takes."""
-    return (1, 2, 7, 40) if survey.no_step is None else (*survey.tried, survey.tried[1] + 24)
+    if survey.no_step is None:
+        return (1, 2, 7, 40)
+    short, long = survey.tried.get("time", (0, 0))
+    return (short, long, long + 24) if survey.flexible else (short,)
 
 
 def record(
@@ -64,7 +67,9 @@ def record(
         candidates = {"feeds": [given]}
     else:
         fixed = {**dims, **signature.dims}
-        candidates = {f"t{t}": _draws(signature, t) for t in ([fixed["time"]] if "time" in fixed else totals)}
+        wanted = [fixed["time"]] if "time" in fixed else totals
+        apart = 0 if contract.step is None else 3  # time axes of their own differ, where nothing is stepped
+        candidates = {f"t{total}": _draws(signature, fixed, total, apart) for total in wanted}
     runs, largest = [], 0.0
     for name, choices in candidates.items():
         progress(name)
@@ -79,11 +84,11 @@ def record(
     return Case(str(contract.model["name"]), tuple(runs), TOLERANCE, recipe)
 
 
-def _draws(signature: Signature, total: int) -> list[dict[str, Array]]:
+def _draws(signature: Signature, fixed: Mapping[str, int], total: int, apart: int) -> list[dict[str, Array]]:
     """Return random feeds of T steps to try in turn: any numbers, then positive ones, for logarithms."""
     named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
-    sizes = {dim: total + 3 * k for k, dim in enumerate(sorted(named - {"batch"}))}  # time axes of their own differ
-    drawn = random_feeds(signature.inputs, {**sizes, "batch": ROWS}, np.random.default_rng(total))
+    sizes = {dim: total + apart * k for k, dim in enumerate(sorted(named - {"batch"}))}
+    drawn = random_feeds(signature.inputs, {**sizes, **fixed, "batch": ROWS}, np.random.default_rng(total))
     return [drawn, {name: np.abs(value) + (value.dtype.kind == "f") for name, value in drawn.items()}]
 
 

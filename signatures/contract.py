@@ -40,6 +40,7 @@ class Contract:
         outputs: Port names of the model's own outputs, in the model's order.
         signatures: Signature name -> Signature.
         step: Why there is no `step` signature, None where there is one.
+        example: Time dimension -> a number of steps that the model is known to run with.
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
     """
@@ -48,6 +49,7 @@ class Contract:
     outputs: tuple[str, ...]
     signatures: Mapping[str, Signature]
     step: str | None = None
+    example: Mapping[str, int] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
 

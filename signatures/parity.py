@@ -151,7 +151,7 @@ def _diff(check: str, run: str, port: str, want: Array | None, got: Array | None
 def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     """Return (check, outputs) for each way of calling this run that the artifact has."""
     ports = next(iter(runner.contract.signatures.values())).inputs
-    total = next(run.feeds[port.name].shape[1] for port in ports if port.timed)
+    total = next((run.feeds[port.name].shape[1] for port in ports if port.timed), 0)
     feeds = dict(run.feeds)
     if any(port.name == LENGTHS for port in ports):  # a case recorded without lengths means all steps
         feeds.setdefault(LENGTHS, np.full(_rows(feeds), total, np.int32))
@@ -249,14 +249,12 @@ def _own_case(runner: Runner) -> Case:
     """Return random runs whose expectation is the artifact's own `sequence` (or, without one, its own `step`)."""
     rng = np.random.default_rng(0)
     signature = next(iter(runner.contract.signatures.values()))
-    named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
+    contract = runner.contract
+    calls = [dict(contract.example)] if contract.step else [dict.fromkeys(contract.example, t) for t in (1, 2, 23)]
     runs = []
-    for total in (1, 2, 23):
-        dims = {
-            **dict.fromkeys(named, runner.dims.get("time", total)),
-            **signature.dims,
-            "batch": runner.dims.get("batch", 2),
-        }
+    for call in calls:
+        dims = {**call, "batch": 2, **runner.dims, **signature.dims}
         feeds = random_feeds(signature.inputs, dims, rng)
-        runs.append(Run(f"random t{dims['time']}", feeds, runner.run(signature.name, feeds)))
+        name = " ".join(f"{dim}={dims[dim]}" for dim in contract.example) or "fixed size"
+        runs.append(Run(f"random {name}", feeds, runner.run(signature.name, feeds)))
     return Case("stream laws", tuple(runs))

@@ -44,7 +44,10 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
     model, _ = tf2onnx.convert.from_function(
-        function, function.input_signature, opset=OPSET, custom_op_handlers={PLACEHOLDER: (lstm, [])}
+        function,
+        function.input_signature,
+        opset=OPSET,
+        custom_op_handlers={PLACEHOLDER: (lstm, []), "Erfc": (_erfc, [])},
     )
     unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if unknown:
@@ -75,6 +78,14 @@ def faults(ops: Counter[str], recurrences: int) -> list[str]:
     if ops["LSTM"] != recurrences:
         found.append(f"it holds {ops['LSTM']} LSTM op(s) for {recurrences} recurrent calls")
     return found
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write Erfc, which gelu is made of, as 1 - Erf: tf2onnx has no form for it."""
+    [x], [output] = node.input, node.output
+    nodes = _Nodes(graph)
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [nodes.const(1, np.float32), nodes.op("Erf", [x])], outputs=[output], dtypes=[FLOAT])
 
 
 def _name_dims(graph: Any, signature: Signature) -> None:

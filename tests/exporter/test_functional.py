@@ -131,7 +131,12 @@ def test_static_inputs_are_multiplied_once_and_not_in_the_loop(wide):
 
 @pytest.mark.parametrize("with_lengths", [False, True])
 def test_it_runs_in_a_function_with_unknown_batch_and_time(layer, state, with_lengths):
-    specs = [tf.TensorSpec([None, None, F]), tf.TensorSpec([None, U]), tf.TensorSpec([None, U]), tf.TensorSpec([None], tf.int32)]
+    specs = [
+        tf.TensorSpec([None, None, F]),
+        tf.TensorSpec([None, U]),
+        tf.TensorSpec([None, U]),
+        tf.TensorSpec([None], tf.int32),
+    ]
     weights = layer.get_weights()
 
     @tf.function(input_signature=specs, autograph=False)
@@ -199,11 +204,15 @@ def test_shapes_that_do_not_fit_are_named(shapes, said):
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("given", [{"initial_state": (draw(B, U + 1), draw(B, U + 1))}, {"bias": np.zeros(1, np.float32)}])
+@pytest.mark.parametrize(
+    "given", [{"initial_state": (draw(B, U + 1), draw(B, U + 1))}, {"bias": np.zeros(1, np.float32)}]
+)
 def test_a_state_or_bias_of_another_size_is_named(layer, given):
     kernel, recurrent_kernel, bias = layer.get_weights()
     with pytest.raises(FeedError, match=f"lstm: {next(iter(given))}"):
-        exporter.lstm(**{"inputs": draw(B, 7, F), "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, **given})
+        exporter.lstm(
+            **{"inputs": draw(B, 7, F), "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, **given}
+        )
 
 
 def test_static_inputs_need_kernel_rows_of_their_own(wide):

@@ -89,7 +89,9 @@ def test_one_graph_runs_any_batch_and_any_t(recurrence, weights, name, masked):
 @pytest.mark.parametrize("name", LOWERINGS)
 def test_a_static_graph_keeps_its_shapes(recurrence, weights, name):
     specs = [tf.TensorSpec([2, 5, F]), tf.TensorSpec([2, U]), tf.TensorSpec([2, U])]
-    run = tf.function(lambda *args: LOWERINGS[name].lower(*args, None, weights[name]), input_signature=specs, autograph=False)
+    run = tf.function(
+        lambda *args: LOWERINGS[name].lower(*args, None, weights[name]), input_signature=specs, autograph=False
+    )
     assert [each.shape.as_list()[-1] for each in run.get_concrete_function().structured_outputs] == [U, U, U]
     x, h, c = feeds(2, 5)
     close(run(x, h, c), reference.lstm(x, h, c, recurrence))
@@ -107,7 +109,9 @@ def test_a_lowering_can_be_run_in_pieces(weights, name):
 def test_the_loop_does_not_grow_with_t(weights):
     def nodes(total):
         specs = [tf.TensorSpec([1, total, F]), tf.TensorSpec([1, U]), tf.TensorSpec([1, U])]
-        run = tf.function(lambda *args: loop.lower(*args, None, weights["loop"]), input_signature=specs, autograph=False)
+        run = tf.function(
+            lambda *args: loop.lower(*args, None, weights["loop"]), input_signature=specs, autograph=False
+        )
         definition = run.get_concrete_function().graph.as_graph_def()
         return len(definition.node) + sum(len(each.node_def) for each in definition.library.function)
 

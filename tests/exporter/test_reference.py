@@ -41,7 +41,9 @@ def onnx_lstm(x, h, c, recurrence):
     node = helper.make_node("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["y", "y_h", "y_c"], hidden_size=U)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, each.shape) for name, each in arrays.items()]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in node.output]
-    model = helper.make_model(helper.make_graph([node], "lstm", inputs, outputs), opset_imports=[onnx.helper.make_opsetid("", 14)])
+    model = helper.make_model(
+        helper.make_graph([node], "lstm", inputs, outputs), opset_imports=[onnx.helper.make_opsetid("", 14)]
+    )
     y, y_h, y_c = ReferenceEvaluator(model).run(None, {name: each.astype(np.float32) for name, each in arrays.items()})
     return np.transpose(y[:, 0], (1, 0, 2)), y_h[0], y_c[0]
 
@@ -59,7 +61,9 @@ def test_it_is_what_onnx_defines(recurrence, feeds):
 
 
 def test_float32_weights_and_inputs_are_computed_in_float64(recurrence, feeds, by_numbers):
-    narrow = [each.astype(np.float32) for each in (*feeds, recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)]
+    narrow = [
+        each.astype(np.float32) for each in (*feeds, recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)
+    ]
     got = reference.lstm(*narrow[:3], Recurrence("lstm", "lstm", *narrow[3:]))
     for ours, expected in zip(got, by_numbers(*narrow), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-13)

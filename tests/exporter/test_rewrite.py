@@ -17,12 +17,16 @@ B, T, F = 3, 6, 3
 
 
 def sequential():
-    return keras.Sequential([Input((None, F)), layers.LSTM(4, return_sequences=True, name="low"), layers.LSTM(2, name="high")])
+    return keras.Sequential(
+        [Input((None, F)), layers.LSTM(4, return_sequences=True, name="low"), layers.LSTM(2, name="high")]
+    )
 
 
 def functional():
     x = Input((None, F))
-    y, h, c = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(layers.Dense(5, activation="tanh")(x))
+    y, h, c = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(
+        layers.Dense(5, activation="tanh")(x)
+    )
     return keras.Model(x, {"y": layers.Dense(2)(y), "h": h, "c": c})
 
 
@@ -236,7 +240,9 @@ def test_nothing_is_left_on_the_layers_afterwards(made, x, kind, raises):
         run(model, x, compute=compute)
     for each, before in zip(everything, watched, strict=True):
         assert each.__dict__.keys() == before.keys()
-        assert all(each.__dict__[name] is before[name] for name in ("unroll", "stateful", "return_sequences") if name in before)
+        assert all(
+            each.__dict__[name] is before[name] for name in ("unroll", "stateful", "return_sequences") if name in before
+        )
 
 
 def test_what_compute_gives_is_what_the_model_goes_on_with(made, x):
@@ -298,7 +304,9 @@ def test_recorded_ends_with_the_layer_that_raised(x):
                 raise ValueError("not for me")
             return x
 
-    model = keras.Sequential([Input((None, F)), layers.LSTM(2, return_sequences=True, name="lstm"), Picky(name="picky")])
+    model = keras.Sequential(
+        [Input((None, F)), layers.LSTM(2, return_sequences=True, name="lstm"), Picky(name="picky")]
+    )
     with rewrite.recorded(model) as record, pytest.raises(ValueError, match="not for me"):
         model(x)
     assert record[-1] == ("picky", None)
@@ -316,7 +324,9 @@ def test_time_distributed_layers_run_on_all_steps_at_once_when_lowered(scramble,
 
     def loops(lowered):
         run = tf.function(
-            lambda x: rewrite.call(model, prefixed(model), x, {}, lambda call: (call.sequences, [call.sequences[:, -1]] * 2), lowered)[0],
+            lambda x: rewrite.call(
+                model, prefixed(model), x, {}, lambda call: (call.sequences, [call.sequences[:, -1]] * 2), lowered
+            )[0],
             input_signature=[tf.TensorSpec([None, None, F])],
             autograph=False,
         )
@@ -324,3 +334,12 @@ def test_time_distributed_layers_run_on_all_steps_at_once_when_lowered(scramble,
 
     assert loops(False)
     assert not loops(True)
+
+
+def test_lengths_are_no_mask_of_vectors_without_a_time_axis(scramble, x):
+    frames, who, what = Input((None, F)), Input((2,)), Input((5,))
+    vector = layers.Add()([layers.Dense(4)(who), layers.Dense(4)(what)])
+    model = scramble(keras.Model([frames, who, what], layers.Add()([vector, layers.LSTM(4, name="lstm")(frames)])))
+    feeds = [x, tf.ones([B, 2]), tf.ones([B, 5])]
+    outputs, _ = run(model, feeds, {"lengths": tf.constant([T] * B)})
+    np.testing.assert_allclose(outputs, model([tf.identity(each) for each in feeds]), atol=1e-6)

@@ -1,7 +1,7 @@
 """A fake artifact: a small NumPy LSTM behind a contract, so that the laws can be tried without any runtime.
 
-x [B, T, 3] and, where asked for, speaker [B, 2] and lengths [B] -> one LSTM of 4 units named `memory` -> scores [B, T, 2]
-for each time step and label [B, 2] for the last one.
+x [B, T, 3] and, where asked for, speaker [B, 2] and lengths [B] -> one LSTM of 4 units named `memory`
+-> scores [B, T, 2] for each time step and label [B, 2] for the last one.
 """
 
 from dataclasses import replace
@@ -9,9 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from signatures import Carry, Case, Contract, Port, Run, Runner, Signature
 from signatures.contract import ArtifactInfo
+
+settings.register_profile("tests", deadline=None)  # how long an example takes depends on the machine
+settings.load_profile("tests")
 
 FEATURES, UNITS, CLASSES = 3, 4, 2
 GATES = "ifgo"

@@ -4,7 +4,15 @@ import pytest
 
 from signatures import errors
 
-REFUSALS = ["LoadError", "UnsafeModel", "UnsupportedModel", "OutputError", "ArtifactError", "MissingRuntime", "FeedError"]
+REFUSALS = [
+    "LoadError",
+    "UnsafeModel",
+    "UnsupportedModel",
+    "OutputError",
+    "ArtifactError",
+    "MissingRuntime",
+    "FeedError",
+]
 
 
 @pytest.mark.parametrize("name", [*REFUSALS, "ParityError"])

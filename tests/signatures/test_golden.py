@@ -123,6 +123,20 @@ def test_a_damaged_case_is_refused(folder, damage):
     assert str(refused.value).endswith("Record one: export-lstm golden MODEL -o CASE")
 
 
+def archive(folder):
+    np.savez(folder / "two.npz", a=np.zeros(2), b=np.zeros(3))
+    (folder / "two.npz").rename(folder / "feeds/t1/x.npy")
+
+
+@pytest.mark.xfail(strict=True, reason="np.load takes what starts with PK for an archive of arrays")
+@pytest.mark.parametrize("damage", [write("feeds/t1/x.npy", b"PK\x03\x04"), archive], ids=["broken", "whole"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_archive_in_an_arrays_place_is_refused(folder, damage):
+    damage(folder)
+    with pytest.raises(ArtifactError, match="not a golden case"):
+        Case.load(folder)
+
+
 def test_no_folder_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"not a golden case \(FileNotFoundError"):
         Case.load(tmp_path / "nowhere")

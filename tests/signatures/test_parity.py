@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signatures import Case, ParityReport, Port, PortDiff, Run, Tolerance, check
+from signatures.errors import ArtifactError, FeedError
 from signatures.parity import compare, random_feeds
 
 STATES, STATES_IN = ("memory_h", "memory_c"), ("memory_h_in", "memory_c_in")
@@ -50,7 +51,9 @@ def test_every_call_that_the_artifact_has_is_tried(fake, names, checks):
         assert {d.port for d in report.diffs if d.check == name} == EVERY_PORT
 
 
-@pytest.mark.parametrize("options", [{}, {"speaker": True}, {"lengths": True}, {"dims": {"batch": 2, "time": 5}}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"speaker": True}, {"lengths": True}, {"dims": {"batch": 2, "time": 5}}], ids=str
+)
 def test_a_right_artifact_passes_the_stream_laws_on_its_own(fake, options):
     assert check(fake.artifact(**options)).ok
 
@@ -213,6 +216,17 @@ def test_a_port_that_the_contract_lacks_fails(fake):
     assert "port 'label': missing from the artifact" in report.summary()
 
 
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="Runner.run looks a missing output up and fails")
+def test_a_port_that_the_artifact_lacks_fails(fake):
+    """The contract promises memory_h; the file doesn't give it."""
+    lacking = fake.artifact(lambda _, feeds: {n: v for n, v in fake.lstm(feeds).items() if n != "memory_h"})
+    try:
+        sentence = check(lacking, fake.case(4)).summary()
+    except ArtifactError as refused:
+        sentence = str(refused)
+    assert "'memory_h'" in sentence
+
+
 def test_run_gives_the_ports_of_the_contract_and_no_others(fake):
     artifact = fake.artifact(outputs_changed(lambda o: {**o, "scratch": o["label"]})(lambda _, feeds: fake.lstm(feeds)))
     assert set(artifact.run("sequence", fake.feeds(4))) == EVERY_PORT
@@ -262,6 +276,19 @@ def test_nothing_compared_is_not_ok(fake):
     assert report.summary().startswith("Nothing was compared")
 
 
+@pytest.mark.xfail(strict=True, reason="the reset check alone, which compares the artifact with itself, makes it ok")
+def test_comparing_an_artifact_with_itself_only_is_not_ok(fake):
+    """Ten time steps never meet an artifact of five, whose gates are in the wrong order."""
+    wrong = fake.artifact(lambda _, f: fake.lstm(f, gates="igfo"), names=("sequence",), dims={"time": 5})
+    assert not check(wrong, fake.case(10)).ok
+
+
+@pytest.mark.xfail(strict=True, raises=FeedError, reason="the reset check pushes the first run whether it fits or not")
+def test_a_first_run_that_does_not_fit_fixed_time_steps_is_passed_over(fake):
+    fixed = fake.artifact(names=("sequence",), dims={"time": 5})
+    assert check(fixed, fake.case(4, 5)).ok
+
+
 def test_a_case_without_runs_is_not_ok(fake):
     assert not check(fake.artifact(), Case("empty", ())).ok
 
@@ -298,7 +325,10 @@ def test_failures_come_worst_first():
 WANT = np.array([[1.0, -2.0, 0.0], [4.0, 0.5, 100.0]], np.float32)
 
 
-def diff(got, want=WANT, tolerance=Tolerance(1e-3, 1e-3)):
+THOUSANDTH = Tolerance(1e-3, 1e-3)
+
+
+def diff(got, want=WANT, tolerance=THOUSANDTH):
     [one] = compare("sequence", "t1", {"h": want}, {"h": got}, tolerance)
     return one
 
@@ -346,7 +376,7 @@ def test_the_numbers_of_a_difference():
     got = WANT.copy()
     got[0, 1] += 0.02
     got[1, 2] += 0.5
-    off = diff(got, tolerance=Tolerance(1e-3, 1e-3))
+    off = diff(got)
     assert not off.ok
     assert off.max_abs == pytest.approx(0.5, rel=1e-4)
     assert off.max_rel == pytest.approx(0.01, rel=1e-4)
@@ -387,6 +417,13 @@ def test_integers_are_compared_too():
     want = np.array([2**31 - 1, 5], np.int32)
     assert diff(want.copy(), want, Tolerance(0, 0)).ok
     assert not diff(want - np.int32(1), want, Tolerance(0, 0)).ok
+
+
+@pytest.mark.xfail(strict=True, reason="it is rounded to the nearest, so that often it would not pass")
+def test_the_tolerance_in_the_sentence_would_pass():
+    want, got = np.zeros(1, np.float32), np.float32([0.0124])
+    stated = float(str(diff(got, want)).split("a tolerance of ")[1].split()[0])
+    assert diff(got, want, Tolerance(stated, stated)).ok
 
 
 # random_feeds() -----------------------------------------------------------------------------------------------------

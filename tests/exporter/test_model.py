@@ -1,0 +1,255 @@
+"""What a model is called with and what its ports are called, whatever structure it has."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import Input, layers
+
+from exporter.model import Model, given_states, same
+from exporter.rewrite import Call, keras_loop
+from signatures.errors import UnsupportedModel
+
+# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+B, T, F = 2, 5, 3
+
+
+def lstm(x, **options):
+    return layers.LSTM(4, **{"name": "lstm", **options})(x)
+
+
+def frames(total=T):
+    return np.random.default_rng(0).standard_normal((B, total, F)).astype(np.float32)
+
+
+class Called(keras.Model):
+    """A subclassed model that is called with whatever structure `read` takes apart."""
+
+    def __init__(self, read):
+        super().__init__(name="called")
+        self.read = read
+        self.lstm = layers.LSTM(4, name="lstm")
+
+    def call(self, inputs):
+        return self.lstm(self.read(inputs))
+
+
+def names(model):
+    return [each.name for each in model.inputs]
+
+
+def test_a_single_input_keeps_its_keras_name_shape_and_dtype():
+    x = Input((None, F), name="audio")
+    [found] = Model(keras.Model(x, lstm(x))).inputs
+    assert (found.name, found.shape, found.dtype) == ("audio", (None, None, F), "float32")
+
+
+def test_integer_inputs_and_the_smallest_vocabulary_are_seen():
+    tokens = Input((None,), dtype="int32", name="tokens")
+    joined = layers.Concatenate()([layers.Embedding(9, 2)(tokens), layers.Embedding(6, 2)(tokens)])
+    model = Model(keras.Model(tokens, lstm(joined)))
+    assert model.inputs[0].dtype == "int32"
+    assert model.vocabulary == 6
+    drawn = model.draw({"tokens": 400}, 2, np.random.default_rng(0))["tokens"]
+    assert (drawn.dtype, drawn.min(), drawn.max()) == (np.int32, 0, 5)
+
+
+def test_without_an_embedding_there_is_no_vocabulary():
+    x = Input((None, F))
+    assert Model(keras.Model(x, lstm(x))).vocabulary is None
+
+
+@pytest.mark.parametrize("structure", ["list", "dict", "nested"])
+def test_several_inputs_are_fed_by_name_in_their_own_structure(scramble, structure):
+    a, b = Input((None, F), name="b first"), Input((2,), name="a_second")
+    inputs = {"list": [a, b], "dict": {"b first": a, "a_second": b}, "nested": {"z": [a], "y": {"x": b}}}[structure]
+    keras_model = scramble(keras.Model(inputs, layers.Concatenate()([lstm(a), b])))
+    model = Model(keras_model)
+    assert sorted(names(model)) == ["a_second", "b_first"]
+    feeds = {"b_first": tf.constant(frames()), "a_second": tf.constant([[1.0, 2.0], [3.0, 4.0]])}
+    [(_, output)], calls = model.run(feeds, keras_loop)
+    np.testing.assert_array_equal(output[:, 4:], feeds["a_second"])
+    np.testing.assert_array_equal(calls[0].sequences, feeds["b_first"])
+
+
+def test_inputs_whose_names_become_the_same_are_told_apart():
+    a, b = Input((None, F), name="x.1"), Input((None, F), name="x-1")
+    assert sorted(names(Model(keras.Model([a, b], lstm(layers.Add()([a, b])))))) == ["x_1", "x_1_1"]
+
+
+SUBCLASSED = {
+    "one tensor": (lambda x: x, frames(), [("inputs", (None, None, F))]),
+    "a list": (
+        lambda x: x[0] + x[1],
+        [frames(), frames()],
+        [("inputs_0", (None, None, F)), ("inputs_1", (None, None, F))],
+    ),
+    "a dict": (
+        lambda x: x["b"] + x["a"],
+        {"b": frames(), "a": frames()},
+        [("a", (None, None, F)), ("b", (None, None, F))],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUBCLASSED)
+def test_a_subclassed_model_tells_the_structure_it_was_called_with(kind):
+    read, data, expected = SUBCLASSED[kind]
+    keras_model = Called(read)
+    before = keras_model(data)
+    model = Model(keras_model)
+    assert [(each.name, each.shape) for each in model.inputs] == expected
+    feeds = dict.fromkeys(names(model), tf.constant(frames()))
+    [(name, output)], _ = model.run(feeds, keras_loop)
+    assert name == "output"
+    np.testing.assert_array_equal(output, before)
+    [(_, longer)], _ = model.run(dict.fromkeys(feeds, tf.constant(frames(T + 3))), keras_loop)
+    assert longer.shape == (B, 4)
+
+
+def test_a_model_that_was_never_called_is_refused():
+    with pytest.raises(UnsupportedModel, match="'called' isn't built.*\n.*Call it on data once"):
+        Model(Called(lambda x: x))
+
+
+class Two(keras.Model):
+    def __init__(self):
+        super().__init__(name="two")
+        self.lstm = layers.LSTM(4)
+
+    def call(self, left, right):
+        return self.lstm(left + right)
+
+
+class TwoBuilt(Two):
+    def build(self, left_shape, right_shape):
+        self.lstm.build(left_shape)
+
+
+@pytest.mark.parametrize("kind", [Two, TwoBuilt])
+def test_a_subclassed_model_of_two_arguments_is_refused_by_their_names(kind):
+    model = kind()
+    model(frames(), frames())
+    with pytest.raises(UnsupportedModel, match=r"'two' is called with 2 arguments \(left, right\)"):
+        Model(model)
+
+
+def test_a_model_without_a_recurrent_layer_is_refused_by_name():
+    with pytest.raises(UnsupportedModel, match="'plain' has no recurrent layer"):
+        Model(keras.Sequential([Input((None, F)), layers.Dense(2)], name="plain"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (layers.GRU(4, name="memory"), "'memory' (GRU)"),
+        (layers.SimpleRNN(4, name="memory"), "'memory' (SimpleRNN)"),
+        (layers.Bidirectional(layers.LSTM(4), name="memory"), "'memory' (Bidirectional)"),
+        (layers.RNN(layers.LSTMCell(4), name="memory"), "'memory' (RNN)"),
+    ],
+)
+def test_other_recurrent_layers_are_refused_by_name_and_class(layer, said):
+    with pytest.raises(UnsupportedModel) as refused:
+        Model(keras.Sequential([Input((None, F)), layer]))
+    assert said in str(refused.value)
+    assert "keras.layers.LSTM" in str(refused.value)
+
+
+def run_names(outputs, x):
+    found, _ = Model(keras.Model(x, outputs)).run({"x": tf.constant(frames())}, keras_loop)
+    return [name for name, _ in found]
+
+
+def test_outputs_are_named_by_the_keys_of_a_dict():
+    x = Input((None, F), name="x")
+    y = lstm(x)
+    assert sorted(run_names({"b": y, "a": {"deep": layers.Dense(2)(y)}}, x)) == ["a_deep", "b"]
+
+
+def test_a_dicts_outputs_get_their_own_values():
+    x = Input((None, F), name="x")
+    y = lstm(x)
+    model = Model(keras.Model(x, {"z": y, "a": layers.Rescaling(0.0, 7.0)(y)}))
+    got = dict(model.run({"x": tf.constant(frames())}, keras_loop)[0])
+    assert set(got) == {"a", "z"}
+    np.testing.assert_array_equal(got["a"], np.full((B, 4), 7.0))
+    assert np.abs(got["z"]).max() < 1
+
+
+def test_outputs_of_a_list_are_named_by_the_layers_that_give_them():
+    x = Input((None, F), name="x")
+    y = lstm(x)
+    named = run_names([layers.Dense(2, name="left")(y), layers.Dense(2, name="right")(y)], x)
+    assert named == ["left", "right"]
+
+
+def test_a_layer_named_like_a_state_port_of_another_gets_another_prefix():
+    taken, x = Input((4,), name="lstm_h"), Input((None, F), name="x")
+    model = Model(keras.Model([x, taken], layers.Add()([lstm(x), taken])))
+    assert names(model) == ["x", "lstm_h"]
+    [prefix] = model.layers
+    ports = {f"{prefix}_{end}" for end in ("h", "c", "h_in", "c_in", "sequences")}
+    assert not ports & {"x", "lstm_h"}
+    assert prefix.startswith("lstm")
+    _, calls = model.run({"x": tf.constant(frames()), "lstm_h": tf.zeros([B, 4])}, keras_loop)
+    assert [call.name for call in calls] == [prefix]
+
+
+@pytest.mark.parametrize("name", ["lstm_h_in", "lstm_c_in", "lstm_c", "lstm_sequences"])
+def test_no_input_shares_a_name_with_a_port(name):
+    x = Input((None, F), name=name)
+    model = Model(keras.Model(x, lstm(x)))
+    ports = {f"{prefix}_{end}" for prefix in model.layers for end in ("h", "c", "h_in", "c_in", "sequences")}
+    assert name not in ports
+
+
+def test_layers_whose_paths_become_the_same_are_told_apart():
+    x, inner_x = Input((None, F)), Input((None, F))
+    inner = keras.Model(inner_x, layers.LSTM(F, return_sequences=True, name="b")(inner_x), name="a")
+    model = Model(keras.Model(x, layers.LSTM(2, name="a_b")(inner(x))))
+    assert list(model.layers) == ["a_b", "a_b_1"]
+    assert [each.units for each in model.recurrences.values()] == [F, 2]
+
+
+def test_ports_are_the_models_outputs_in_order_and_every_recurrent_one(scramble):
+    x = Input((None, F), name="x")
+    y, h, c = lstm(x, return_sequences=True, return_state=True)
+    model = Model(scramble(keras.Model(x, [layers.Dense(2, name="head")(y), h])))
+    ports = model.ports({"x": tf.constant(frames())}, keras_loop, ("head", "lstm_h"))
+    assert set(ports) == {"head", "lstm_sequences", "lstm_h", "lstm_c"}
+    shapes = {name: tuple(value.shape) for name, value in ports.items()}
+    assert shapes == {"head": (B, T, 2), "lstm_sequences": (B, T, 4), "lstm_h": (B, 4), "lstm_c": (B, 4)}
+    np.testing.assert_array_equal(ports["lstm_sequences"][:, -1], ports["lstm_h"])
+    assert np.abs(ports["lstm_c"] - ports["lstm_h"]).max() > 0.01
+
+
+def test_drawn_feeds_end_one_row_in_zeros_for_a_masking_layer():
+    x, static = Input((None, F), name="x"), Input((2,), name="static")
+    model = Model(keras.Model([x, static], layers.Concatenate()([lstm(x), static])))
+    drawn = model.draw({"x": 6}, 3, np.random.default_rng(0))
+    assert {name: value.shape for name, value in drawn.items()} == {"x": (3, 6, F), "static": (3, 2)}
+    assert not drawn["x"][-1, 3:].any()
+    assert drawn["x"][:-1].all()
+    assert drawn["static"].all()
+
+
+def call(state, continues):
+    return Call("lstm", None, None, state, None, continues, lambda: None)
+
+
+def test_states_that_are_the_callers_own_arrays_are_recognised():
+    h, c, x = (np.random.default_rng(k).standard_normal((B, 4)).astype(np.float32) for k in range(3))
+    feeds = {"first": h, "second": c, "x": x}
+    assert given_states(call([c, h], False), feeds) == {"second": "h", "first": "c"}
+    assert given_states(call([h + 1, c], False), feeds) == {"second": "c"}
+    assert given_states(call([h, c], True), feeds) == {"lstm_h_in": "h", "lstm_c_in": "c"}
+
+
+def test_same_is_bit_for_bit_and_sees_nan():
+    a = np.array([1.0, np.nan], np.float32)
+    assert same(a, a.copy())
+    assert not same(a, a.astype(np.float64))
+    assert not same(a, a[:1])
+    assert not same(a, np.nextafter(a, 2, dtype=np.float32))

@@ -1,0 +1,195 @@
+"""What running a model shows: which axes count time, which outputs and states are ports."""
+
+import keras
+import pytest
+import tensorflow as tf
+from keras import Input, layers, ops
+
+from exporter.model import Model
+from exporter.survey import survey
+from signatures.errors import UnsupportedModel
+
+# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+F = 3
+
+
+def surveyed(scramble, inputs, outputs):
+    return survey(Model(scramble(keras.Model(inputs, outputs))))
+
+
+def lstm(x, name="lstm", units=4, **options):
+    state = options.pop("initial_state", None)
+    return layers.LSTM(units, name=name, **options)(x, initial_state=state)
+
+
+def shapes(ports):
+    return {port.name: port.shape for port in ports}
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder(scramble):
+    source, target = Input((None, F), name="source"), Input((None, 2), name="target")
+    _, h, c = lstm(source, "encoder", return_state=True)
+    y = lstm(target, "decoder", return_sequences=True, initial_state=[h, c])
+    return surveyed(scramble, [source, target], layers.Dense(2, name="y")(y))
+
+
+@pytest.fixture(scope="module")
+def states_given(scramble):
+    x, h, c = Input((None, F), name="x"), Input((4,), name="h0"), Input((4,), name="c0")
+    return surveyed(scramble, [x, c, h], lstm(x, return_sequences=True, initial_state=[h, c]))
+
+
+def test_open_time_is_a_dimension_of_its_own(scramble):
+    x = Input((None, F), name="x")
+    found = surveyed(scramble, x, layers.Dense(2, name="y")(lstm(x, return_sequences=True)))
+    assert shapes(found.inputs) == {"x": ("batch", "time", F)}
+    assert shapes(found.outputs) == {"y": ("batch", "time", 2)}
+    assert (found.declared, found.flexible, found.one_clock, found.no_step) == ({}, True, True, None)
+    [call] = found.calls
+    assert (call.name, call.layer, call.time, call.units) == ("lstm", "lstm", "time", 4)
+    assert call.continues
+    assert not call.given
+
+
+def test_two_inputs_that_must_be_equally_long_share_one_time(scramble):
+    a, b = Input((None, F), name="a"), Input((None, F), name="b")
+    found = surveyed(scramble, [a, b], lstm(layers.Add()([a, b])))
+    assert shapes(found.inputs) == {"a": ("batch", "time", F), "b": ("batch", "time", F)}
+    assert found.one_clock
+    assert found.no_step is None
+
+
+def test_an_encoder_and_a_decoder_have_time_axes_of_their_own(encoder_decoder):
+    assert shapes(encoder_decoder.inputs) == {"source": ("batch", "time", F), "target": ("batch", "time_target", 2)}
+    assert [call.time for call in encoder_decoder.calls] == ["time", "time_target"]
+    assert [call.continues for call in encoder_decoder.calls] == [True, False]
+    assert not encoder_decoder.calls[1].given
+    assert shapes(encoder_decoder.outputs) == {"y": ("batch", "time_target", 2)}
+    assert not encoder_decoder.one_clock
+    assert encoder_decoder.no_step is not None
+
+
+@pytest.mark.parametrize("flexible", [True, False])
+def test_a_fixed_time_is_declared_and_it_is_seen_whether_it_binds(scramble, flexible):
+    x = Input((9, F), name="x")
+    y = lstm(x, return_sequences=True)
+    found = surveyed(scramble, x, layers.Dense(2, name="y")(y if flexible else layers.Flatten()(y)))
+    assert shapes(found.inputs) == {"x": ("batch", "time", F)}
+    assert found.declared == {"time": 9}
+    assert found.flexible is flexible
+    assert found.tried == ((9, 9) if not flexible else found.tried)
+    assert (found.no_step is None) is flexible
+
+
+def test_a_vector_beside_the_sequence_has_no_time(scramble):
+    x, who = Input((None, F), name="x"), Input((5,), name="who")
+    repeated = ops.zeros_like(x[:, :, :1]) + ops.expand_dims(who, 1)
+    found = surveyed(scramble, [x, who], lstm(ops.concatenate([x, repeated], -1)))
+    assert shapes(found.inputs) == {"x": ("batch", "time", F), "who": ("batch", 5)}
+    assert found.one_clock
+
+
+def test_a_vector_as_wide_as_a_fixed_time_is_still_a_vector(scramble):
+    x, who = Input((9, F), name="x"), Input((9,), name="who")
+    found = surveyed(scramble, [x, who], layers.Concatenate(name="y")([lstm(x), who]))
+    assert shapes(found.inputs) == {"x": ("batch", "time", F), "who": ("batch", 9)}
+
+
+def test_tokens_are_bounded_by_the_vocabulary(scramble):
+    tokens = Input((None,), dtype="int32", name="tokens")
+    [port] = surveyed(scramble, tokens, lstm(layers.Embedding(7, 2)(tokens))).inputs
+    assert (port.shape, port.dtype, port.below) == (("batch", "time"), "int32", 7)
+
+
+def test_outputs_that_are_recurrent_ports_are_published_once_and_in_order(scramble):
+    x = Input((None, F), name="x")
+    y, h, c = lstm(x, return_sequences=True, return_state=True)
+    found = surveyed(scramble, x, [c, layers.Dense(2, name="head")(y), y, h])
+    assert found.order == ("lstm_c", "head", "lstm_sequences", "lstm_h")
+    assert shapes(found.outputs) == {"head": ("batch", "time", 2)}
+
+
+def test_an_output_given_twice_is_one_port(scramble):
+    x = Input((None, F), name="x")
+    y = lstm(x)
+    assert surveyed(scramble, x, {"a": y, "b": y}).order == ("lstm_h", "lstm_h")
+
+
+def test_an_output_named_like_an_input_or_a_port_gets_another_name(scramble):
+    x = Input((None, F), name="x")
+    y = lstm(x)
+    found = surveyed(scramble, x, {"x": layers.Dense(2)(y), "lstm_h": layers.Dense(3)(y)})
+    assert not {"x", "lstm_h"} & set(found.order)
+    assert len(set(found.order)) == 2
+    assert sorted(port.shape[-1] for port in found.outputs) == [2, 3]
+
+
+def test_states_that_are_inputs_are_given_whatever_their_order(states_given):
+    [call] = states_given.calls
+    assert call.given == {"h0": "h", "c0": "c"}
+    assert not call.continues
+    assert states_given.no_step is None
+
+
+def test_a_layer_called_twice_has_two_calls_of_one_layer(scramble):
+    x = Input((None, F), name="x")
+    shared = layers.LSTM(F, return_sequences=True, name="shared")
+    calls = surveyed(scramble, x, shared(shared(x))).calls
+    assert [(call.name, call.layer) for call in calls] == [("shared", "shared"), ("shared_1", "shared")]
+
+
+def test_a_recurrence_on_a_strided_clock_is_not_on_the_models(scramble):
+    x = Input((None, F), name="x")
+    found = surveyed(scramble, x, lstm(x[:, ::2], return_sequences=True))
+    [call] = found.calls
+    assert call.time not in ("time", F)
+    assert not found.one_clock
+    assert found.no_step is not None
+
+
+def test_an_open_feature_axis_is_refused_by_input_and_shape():
+    x = Input((None, None, 2), name="image")
+    y = layers.TimeDistributed(layers.GlobalAveragePooling1D())(x)
+    with pytest.raises(UnsupportedModel, match=r"input 'image' has shape \[None, None, None, 2\]"):
+        survey(Model(keras.Model(x, lstm(y))))
+
+
+def test_a_model_without_a_time_axis_is_refused():
+    x = Input((4,), name="x")
+    with pytest.raises(UnsupportedModel, match="no input with a time axis"):
+        survey(Model(keras.Model(x, lstm(layers.RepeatVector(3)(x)), name="generator")))
+
+
+def test_a_model_that_cannot_run_is_refused_with_keras_reason():
+    class Picky(layers.Layer):
+        def call(self, x):
+            if tf.executing_eagerly():  # not while the model is put together
+                raise ValueError("the moon is wrong")
+            return x
+
+    x = Input((None, F))
+    with pytest.raises(UnsupportedModel, match="'picky' can't be run on random data .*the moon is wrong"):
+        survey(Model(keras.Model(x, lstm(Picky()(x)), name="picky")))
+
+
+def test_a_recurrent_layer_that_is_never_called_is_no_state():
+    class Idle(keras.Model):
+        def __init__(self):
+            super().__init__(name="idle")
+            self.lstm = layers.LSTM(2)
+            self.head = layers.Dense(2)
+
+        def build(self, shape):
+            self.lstm.build(shape)
+            self.head.build(shape)
+
+        def call(self, x):
+            return self.head(x)
+
+    model = Idle()
+    model(ops.ones((1, 2, F)))
+    with pytest.raises(UnsupportedModel, match="'idle' has recurrent layers but doesn't call them"):
+        survey(Model(model))
