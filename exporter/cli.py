@@ -15,11 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click_default_group import DefaultGroup
 
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 
 TARGETS = ("tflite", "onnx", "savedmodel")
+
+
+class ExportByDefault(click.Group):
+    """A group whose first word may be a model: `export-lstm MODEL ...` is `export-lstm export MODEL ...`.
+
+    Ten lines here instead of click-default-group, because `check` must run on a device where numpy, click, rich and
+    one runtime are all there is.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `export` before arguments that name neither a command nor an option of the group itself."""
+        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["export", *args]
+        return super().parse_args(ctx, args)
 
 
 class Extent(click.ParamType[Any]):
@@ -68,17 +82,15 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(
-    cls=DefaultGroup,
-    default="export",
+    cls=ExportByDefault,
+    help="Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.\n\n\b\n"
+    "export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite\n"
+    "export-lstm export --help          all its options",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="export-lstm")
 def main() -> None:
-    r"""Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.
-
-    \b
-    export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite
-    """
+    """Run the command line."""
 
 
 @main.command()
@@ -248,10 +260,8 @@ def read_feeds(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise LoadError(
-            f"{path}: not an .npz of plain arrays ({one_line(error)}). Write it with numpy.savez."
-        ) from None
+    except (OSError, ValueError, EOFError, AttributeError):
+        raise LoadError(f"{path}: missing, or not an .npz of plain arrays. Write it with numpy.savez.") from None
     if not feeds or any(array.ndim == 0 for array in feeds.values()):
         raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
     return feeds

@@ -72,9 +72,7 @@ def staged(wanted: Sequence[Path]) -> Iterator[dict[Path, Path]]:
             (stages[path.absolute().parent] / path.name).replace(path)
         done = True
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or wanted[0]}: can't be written ({error.strerror}). Give another --out."
-        ) from error
+        raise OutputError(f"{wanted[0]}: can't be written ({error.strerror}). Give another --out.") from error
     finally:
         for stage in stages.values():
             shutil.rmtree(stage, ignore_errors=True)

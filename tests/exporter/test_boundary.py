@@ -12,7 +12,7 @@ from signatures.ports import Carry, Port
 X = Port("x", "input", ("batch", "time", 3))
 Y = Port("y", "output", ("batch", "time", 2))
 LSTM = CallFacts("lstm", "lstm", "time", 4, True, {})
-PLAIN = Survey((X,), {}, True, (LSTM,), (Y,), ("y",), (5, 7), None, True)
+PLAIN = Survey((X,), {}, True, (LSTM,), (Y,), ("y",), {"time": (5, 7)}, None, True)
 
 
 def made(survey, **options):
@@ -47,12 +47,19 @@ def test_step_is_the_same_call_of_one_time_step():
     assert step == replace(sequence, name="step", dims={"time": 1})
 
 
+def test_a_step_takes_one_step_of_every_time_axis():
+    other = Port("other", "input", ("batch", "time_other", 3))
+    survey = replace(PLAIN, inputs=(X, other), tried={"time": (5, 7), "time_other": (16, 24)})
+    assert made(survey).signatures["step"].dims == {"time": 1, "time_other": 1}
+
+
 def test_the_contract_tells_what_it_was_made_of():
     found = made(replace(PLAIN, order=("y", "lstm_h")))
     assert found.model == {"name": "m", "sha256": "0"}
     assert found.provenance == {"keras": "3"}
     assert found.outputs == ("y", "lstm_h")
     assert found.step is None
+    assert dict(found.example) == {"time": 5}
     assert not found.artifacts
 
 

@@ -1,0 +1,347 @@
+"""The command line: what it prints, how it exits, and that it leaves nothing behind when it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+import zipfile
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from keras import Input, layers
+
+from exporter import cli
+from signatures import Case
+
+# Keras 3.15 itself trips over NumPy 2 while it reads and saves models.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+F, U = 3, 4
+COMMANDS = ("export", "check", "golden", "inspect")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, scramble):
+    """A folder with a good model and several bad ones."""
+    here = tmp_path_factory.mktemp("models")
+
+    def save(name, *stack, **options):
+        model = keras.Sequential([Input((options.get("total"), F), name="x"), *stack], name=name)
+        scramble(model).save(here / f"{name}.keras")
+
+    save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
+    save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
+    save("plain", layers.Dense(2))
+    save("gru", layers.GRU(U, name="memory"))
+    save("flat", layers.LSTM(U, return_sequences=True), layers.Flatten(), layers.Dense(2), total=6)
+    save("code", layers.Lambda(lambda x: x * 2, output_shape=(None, F)), layers.LSTM(U))
+    (here / "truncated.keras").write_bytes((here / "good.keras").read_bytes()[:2000])
+    (here / "text.keras").write_text("not a model")
+    (here / "weights.h5").write_text("not HDF5")
+    (here / "good.pb").write_bytes((here / "good.keras").read_bytes())
+    with zipfile.ZipFile(here / "zip.keras", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    np.savez(here / "feeds.npz", x=np.ones((2, 5, F), np.float32))
+    np.savez(here / "wrong.npz", y=np.ones((2, 5, F), np.float32))
+    np.savez(here / "scalar.npz", x=np.float32(1))
+    np.savez(here / "objects.npz", x=np.array([{}, []], object))
+    return here
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch, capfd):
+    """Run a command in an empty folder, the models by name; return (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(variable, os.environ.get(variable, "3"))
+
+    def ran(*arguments):
+        arguments = [str(folder / each) if (folder / str(each)).is_file() else str(each) for each in arguments]
+        capfd.readouterr()
+        with warnings.catch_warnings():  # the command line silences the libraries for the whole process
+            result = CliRunner().invoke(cli.main, arguments)
+        native = capfd.readouterr().err  # errors go to the real stderr, past click's
+        return result.exit_code, result.stdout, result.stderr + native
+
+    return ran
+
+
+def refused(result, code, *said):
+    exit_code, stdout, stderr = result
+    assert exit_code == code, stderr
+    assert stdout == ""
+    for each in said:
+        assert each in stderr
+    for never in ("Traceback", "bug in export-lstm", 'File "'):
+        assert never not in stderr
+    assert 0 < len(stderr.strip().splitlines()) <= (4 if code == 1 else 5)
+
+
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory):
+    """One export of the good model to all targets, through the command line."""
+    out = tmp_path_factory.mktemp("exported")
+    with warnings.catch_warnings():
+        result = CliRunner().invoke(
+            cli.main, ["export", str(folder / "good.keras"), "--to", "all", "-o", str(out), "--json"]
+        )
+    assert result.exit_code == 0, result.stderr
+    return out, result.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_given_for_every_command(run, arguments, flag):
+    exit_code, stdout, stderr = run(*arguments, flag)
+    assert exit_code == 0
+    assert stderr == ""
+    assert stdout.startswith("Usage: ")
+    for expected in COMMANDS if not arguments else ("--json", "--quiet", "--verbose"):
+        assert expected in stdout
+
+
+def test_the_command_line_offers_every_target_there_is():
+    from exporter import pipeline
+
+    assert cli.TARGETS == pipeline.TARGETS
+
+
+def test_every_option_has_a_help_text():
+    for command in (cli.main, *cli.main.commands.values()):
+        assert command.help
+        assert all(option.help for option in command.params if option.param_type_name == "option")
+
+
+LOADING = {
+    "no-such-file.keras": "does not exist",
+    "text.keras": "not a .keras archive",
+    "zip.keras": "config.json",
+    "truncated.keras": "truncated",
+    "weights.h5": "not an HDF5 file",
+    "good.pb": "suffix '.pb'",
+    "code.keras": "Lambda",
+    "plain.keras": "no recurrent layer",
+    "gru.keras": "'memory' (GRU)",
+}
+
+
+@pytest.mark.parametrize("command", ["export", "golden", "inspect"])
+@pytest.mark.parametrize("model", LOADING)
+def test_a_model_that_cannot_be_taken_is_refused_in_a_sentence(run, tmp_path, command, model):
+    options = {"export": ("--to", "onnx", "-o", "new/"), "golden": ("-o", "case"), "inspect": ()}[command]
+    refused(run(command, model, *options), 1, LOADING[model], model if model[0] in "nt" else "")
+    assert not any(tmp_path.iterdir())
+
+
+USAGE = {
+    "no target": (("good.keras",), "--to"),
+    "an empty target": (("good.keras", "--to", ""), "tflite"),
+    "an unknown target": (("good.keras", "--to", "coreml"), "'coreml' is not one of tflite, onnx, savedmodel, all"),
+    "one unknown of two targets": (("good.keras", "--to", "onnx,coreml"), "'coreml'"),
+    "batch 0": (("good.keras", "--to", "onnx", "--batch", "0"), "'0' is not a number of at least 1, nor 'any'"),
+    "time 0": (("good.keras", "--to", "onnx", "--time", "0"), "'0' is not a number of at least 1, nor 'any'"),
+    "time -1": (("good.keras", "--to", "onnx", "--time", "-1"), "'-1' is not"),
+    "time 1.5": (("good.keras", "--to", "onnx", "--time", "1.5"), "'1.5' is not"),
+    "nonsense signatures": (
+        ("good.keras", "--to", "onnx", "--signatures", "stop"),
+        "'stop' is not one of sequence, step",
+    ),
+    "nonsense lowering": (("good.keras", "--to", "onnx", "--lowering", "fused"), "'fused' is not one of"),
+    "no model": (("export", "--to", "onnx"), "MODEL"),
+    "an unknown option": (("good.keras", "--to", "onnx", "--fast"), "--fast"),
+    "golden without a folder": (("golden", "good.keras"), "--out"),
+}
+
+
+@pytest.mark.parametrize("kind", USAGE)
+def test_wrong_usage_is_told_with_exit_code_2(run, tmp_path, kind):
+    arguments, said = USAGE[kind]
+    refused(run(*arguments), 2, said)
+    assert not any(tmp_path.iterdir())
+
+
+REFUSED = {
+    "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
+    "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
+    "a step that cannot be had": (("pooled.keras", "--to", "onnx", "--signatures", "step"), "'pool'"),
+    "another time than the model's": (("flat.keras", "--to", "onnx", "--time", "7"), "exactly 6"),
+    "any time where it is fixed": (("flat.keras", "--to", "onnx", "--time", "any"), "exactly 6"),
+    "unrolling any time": (("good.keras", "--to", "tflite", "--lowering", "unrolled", "--no-check"), "--time N"),
+    "feeds that are missing": (("golden", "good.keras", "-o", "case", "--feeds", "no.npz"), "no.npz"),
+    "feeds that are a model": (("golden", "good.keras", "-o", "case", "--feeds", "text.keras"), "not an .npz"),
+    "feeds with code in them": (("golden", "good.keras", "-o", "case", "--feeds", "objects.npz"), "not an .npz"),
+    "feeds of another name": (("golden", "good.keras", "-o", "case", "--feeds", "wrong.npz"), "'x'"),
+    "feeds without a batch": (
+        ("golden", "good.keras", "-o", "case", "--feeds", "scalar.npz"),
+        "the batch as its first",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_had_is_refused_with_exit_code_1(run, tmp_path, kind):
+    arguments, said = REFUSED[kind]
+    refused(run(*arguments), 1, said)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_exists_is_only_replaced_by_force(run, tmp_path):
+    (tmp_path / "good.onnx").write_text("mine")
+    refused(run("good.keras", "--to", "onnx"), 1, "good.onnx", "exists already", "--force")
+    assert [path.name for path in tmp_path.iterdir()] == ["good.onnx"]
+    assert (tmp_path / "good.onnx").read_text() == "mine"
+    exit_code, _, _ = run("good.keras", "--to", "onnx", "--force", "--no-check", "--quiet")
+    assert exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.contract.json", "good.onnx"]
+    assert (tmp_path / "good.onnx").stat().st_size > 500
+
+
+def test_a_case_is_never_recorded_over_a_folder(run, tmp_path):
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case" / "mine").write_text("mine")
+    refused(run("golden", "good.keras", "-o", "case"), 1, "case", "exists already")
+    assert [path.name for path in (tmp_path / "case").iterdir()] == ["mine"]
+
+
+def test_a_refusal_after_the_conversion_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    from exporter.targets import onnx
+
+    monkeypatch.setattr(onnx, "faults", lambda ops, recurrences: ["it holds 1 Loop"])
+    refused(run("good.keras", "--to", "onnx", "--no-check", "-o", "new/deeper/"), 1, "it holds 1 Loop")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_artifact_that_differs_is_not_delivered(run, tmp_path, monkeypatch):
+    from exporter.witness import record
+
+    def off(*args, **kwargs):
+        case = record(*args, **kwargs)
+        runs = [
+            replace(run, expect={**run.expect, "lstm_h": run.expect["lstm_h"] + np.float32(1e-3)}) for run in case.runs
+        ]
+        return replace(case, runs=tuple(runs))
+
+    monkeypatch.setattr("exporter.witness.record", off)
+    refused(run("good.keras", "--to", "onnx"), 1, "ParityError", "onnx artifact is not delivered", "'lstm_h'")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_surprise_is_told_as_a_bug_without_a_traceback(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.pipeline.open_model", lambda *args: 1 / 0)
+    exit_code, stdout, stderr = run("good.keras", "--to", "onnx")
+    assert (exit_code, stdout) == (1, "")
+    assert "This is a bug in export-lstm: ZeroDivisionError" in stderr
+    assert "Traceback" not in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_an_interrupt_is_told_in_a_sentence(run, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("exporter.pipeline.open_model", interrupted)
+    refused(run("good.keras", "--to", "onnx"), 1, "interrupted; nothing was written")
+
+
+def test_an_export_is_delivered_whole_and_told_as_json(exported):
+    out, stdout = exported
+    facts = json.loads(stdout)
+    assert [each["target"] for each in facts] == ["tflite", "onnx", "savedmodel"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "good.contract.json",
+        "good.onnx",
+        "good.tflite",
+        "good_savedmodel",
+    ]
+    for each in facts:
+        assert each["parity"]["ok"]
+        assert each["parity"]["comparisons"] > 20
+        assert each["bytes"] > 500
+        assert each["signatures"] == ["sequence", "step"]
+    contract = json.loads((out / "good.contract.json").read_text())
+    assert set(contract["artifacts"]) == {"tflite", "onnx", "savedmodel"}
+    assert contract["outputs"] == ["y"]
+
+
+def test_an_export_is_told_as_a_table_and_quiet_says_nothing(run, tmp_path):
+    exit_code, stdout, stderr = run("good.keras", "--to", "savedmodel", "--no-check")
+    assert (exit_code, stderr) == (0, "")
+    assert "good_savedmodel" in stdout
+    assert "unchecked" in stdout
+    assert run("good.keras", "--to", "savedmodel", "--no-check", "--force", "-q") == (0, "", "")
+
+
+def test_a_model_is_inspected(run):
+    exit_code, stdout, stderr = run("inspect", "pooled.keras", "--json")
+    assert (exit_code, stderr) == (0, "")
+    facts = json.loads(stdout)
+    assert facts["recurrent_layers"] == [
+        {"name": "lstm", "kind": "lstm", "features": F, "units": U, "initial_state": "port"}
+    ]
+    assert facts["can_be_stepped"] is False
+    assert "'pool'" in facts["no_step_because"]
+    assert list(facts["signatures"]) == ["sequence"]
+    exit_code, stdout, _ = run("inspect", "good.keras")
+    assert exit_code == 0
+    for said in ("lstm_h_in", "lstm_sequences", "[batch, time, 4]", "step by step: yes"):
+        assert said in stdout
+
+
+def test_a_case_is_recorded_from_the_callers_feeds_and_holds_the_artifact(run, tmp_path, exported):
+    exit_code, stdout, stderr = run("golden", "good.keras", "-o", "case", "--feeds", "feeds.npz", "--json")
+    assert (exit_code, stderr) == (0, "")
+    assert json.loads(stdout)["runs"] == ["feeds"]
+    case = Case.load(tmp_path / "case")
+    np.testing.assert_array_equal(case.runs[0].feeds["x"], np.ones((2, 5, F), np.float32))
+    assert (tmp_path / "case" / "model.keras").is_file()
+    exit_code, stdout, _ = run("check", exported[0] / "good.onnx", "--golden", "case", "--json")
+    report = json.loads(stdout)
+    assert exit_code == 0
+    assert report["ok"]
+    assert set(report["max_abs"]) == {"y", "lstm_sequences", "lstm_h", "lstm_c"}
+    expected = tmp_path / "case" / "expect" / "feeds" / "y.npy"
+    np.save(expected, np.load(expected) + np.float32(0.01))
+    exit_code, stdout, _ = run("check", exported[0] / "good.onnx", "--golden", "case")
+    assert exit_code == 1
+    assert "differs" in stdout
+    assert "'y'" in stdout
+
+
+def test_an_artifact_is_inspected_with_its_ops(run, exported):
+    exit_code, stdout, _ = run("inspect", exported[0] / "good.onnx", "--json")
+    facts = json.loads(stdout)
+    assert exit_code == 0
+    assert facts["ops"]["LSTM"] == 1
+    assert facts["target"] == "onnx"
+    assert set(facts["signatures"]) == {"sequence", "step"}
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "foreign"])
+def test_an_artifact_that_cannot_be_opened_is_refused_in_a_sentence(run, tmp_path, exported, kind):
+    content = {"truncated": (exported[0] / "good.tflite").read_bytes()[:900], "foreign": b"not TFLite at all"}
+    if kind in content:
+        (tmp_path / "bad.tflite").write_bytes(content[kind])
+    refused(run("check", tmp_path / "bad.tflite"), 1, "bad.tflite")
+
+
+def test_a_case_that_is_none_is_refused_in_a_sentence(run, tmp_path, exported):
+    refused(run("check", exported[0] / "good.onnx", "--golden", tmp_path), 1, "not a golden case")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("--version",), 0), (("nothing.keras", "--to", "onnx"), 1), (("--to",), 2)]
+)
+def test_the_installed_command_exits_alike(tmp_path, arguments, code):
+    call = "import sys; from exporter.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", call, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert (done.stdout == "") == bool(code)
+    assert (done.stderr == "") != bool(code)
+    assert not any(tmp_path.iterdir())
