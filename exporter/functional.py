@@ -55,46 +55,55 @@ def lstm(
     Source: keras.layers.LSTM; Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
     inputs = tf.convert_to_tensor(inputs)
-    kernel, recurrent_kernel = (tf.cast(w, inputs.dtype) for w in (kernel, recurrent_kernel))
-    features, units = inputs.shape[-1], recurrent_kernel.shape[0]
-    static = None if static_inputs is None else tf.cast(static_inputs, inputs.dtype)
-    _check(inputs, kernel, recurrent_kernel, static)
-
-    once = tf.zeros([4 * units], inputs.dtype) if bias is None else tf.cast(bias, inputs.dtype)
-    if static is not None:
-        once = (tf.matmul(static, kernel[features:]) + once)[:, None]
-    z = tf.transpose(tf.matmul(inputs, kernel[:features]) + once, [1, 0, 2])
+    _check("inputs", inputs, "[batch, time, features]", [None, None, None])
+    dtype, (samples, steps, features) = inputs.dtype, inputs.shape
+    kernel, recurrent_kernel = (tf.cast(w, dtype) for w in (kernel, recurrent_kernel))
+    units = recurrent_kernel.shape[0]
+    _check("recurrent_kernel", recurrent_kernel, "[units, 4 * units]", [units, 4 * units])
+    once = tf.zeros([4 * units], dtype) if bias is None else tf.cast(bias, dtype)
+    _check("bias", once, "[4 * units]", [4 * units])
     batch, total = tf.shape(inputs)[0], tf.shape(inputs)[1]
-    h, c = initial_state or [tf.zeros([batch, units], inputs.dtype)] * 2
-    h, c = (tf.cast(state, inputs.dtype) for state in (h, c))
-    mask = None if sequence_lengths is None else tf.sequence_mask(sequence_lengths, total)
+    h, c = (tf.cast(s, dtype) for s in initial_state or [tf.zeros([batch, units], dtype)] * 2)
+    _check("initial_state h", h, "[batch, units]", [samples, units])
+    _check("initial_state c", c, "[batch, units]", [samples, units])
+    joined = features
+    if static_inputs is not None:
+        static = tf.cast(static_inputs, dtype)
+        _check("static_inputs", static, "[batch, static features]", [samples, None])
+        joined += static.shape[1]
+    _check("kernel", kernel, "[features + static features, 4 * units]", [joined, 4 * units])
+
+    if static_inputs is not None:
+        once = tf.expand_dims(tf.matmul(static, kernel[features:]) + once, 1)
+    z = tf.transpose(tf.matmul(inputs, kernel[:features]) + once, [1, 0, 2])
+    mask = None
+    if sequence_lengths is not None:
+        lengths = tf.convert_to_tensor(sequence_lengths)
+        _check("sequence_lengths", lengths, "[batch]", [samples])
+        mask = tf.sequence_mask(lengths, total)
 
     def step(t: Tensor, h: Tensor, c: Tensor, outputs: tf.TensorArray) -> tuple[Any, ...]:
         h, c = lstm_step(z[t], h, c, recurrent_kernel, None if mask is None else mask[:, t, None])
         return t + 1, h, c, outputs.write(t, h)
 
-    outputs = tf.TensorArray(inputs.dtype, size=total, element_shape=[inputs.shape[0], units])
-    invariant = (tf.TensorShape([]), *[tf.TensorShape([inputs.shape[0], units])] * 2, None)
-    h.set_shape(invariant[1])
-    c.set_shape(invariant[1])
+    outputs = tf.TensorArray(dtype, size=total, element_shape=[samples, units])
+    for state in (h, c):
+        state.set_shape([samples, units])  # zeros of an unknown batch don't know it
     _, h, c, outputs = tf.while_loop(lambda t, *_: t < total, step, (tf.constant(0), h, c, outputs))
     sequences = tf.transpose(outputs.stack(), [1, 0, 2])
-    sequences.set_shape([inputs.shape[0], inputs.shape[1], units])
+    sequences.set_shape([samples, steps, units])
     if mask is not None:
         sequences = silence_before_first(sequences, mask)
     output = sequences if return_sequences else sequences[:, -1]
     return (output, h, c) if return_state else output
 
 
-def _check(inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, static: Tensor | None) -> None:
-    units, features = recurrent_kernel.shape[0], inputs.shape[-1]
-    extra = 0 if static is None else static.shape[-1]
-    if len(inputs.shape) != 3:
-        raise FeedError(f"lstm: inputs have shape {inputs.shape}; they must be [batch, time, features].")
-    if recurrent_kernel.shape[1] != 4 * units:
-        raise FeedError(f"lstm: recurrent_kernel has shape {recurrent_kernel.shape}; it must be [units, 4 * units].")
-    if tuple(kernel.shape) != (features + extra, 4 * units):
-        wanted = [features + extra, 4 * units]
-        raise FeedError(
-            f"lstm: kernel has shape {kernel.shape}; {features} + {extra} features and {units} units take {wanted}."
-        )
+def _check(name: str, tensor: Tensor, axes: str, wanted: list[int | None]) -> None:
+    """Refuse a tensor whose static shape doesn't fit; None fits any size."""
+    found = tensor.shape.as_list()
+    fits = len(found) == len(wanted) and all(
+        None in pair or len(set(pair)) == 1 for pair in zip(found, wanted, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise FeedError(f"lstm: {name} has shape {found}; it must be {axes}, here [{sizes}].")
