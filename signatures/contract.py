@@ -77,9 +77,14 @@ class Contract:
                 raise ArtifactError(f"The contract has schema {schema}; this version of export-lstm reads {SCHEMA}.")
             data["outputs"] = tuple(data["outputs"])
             data["signatures"] = {name: _signature(value) for name, value in data["signatures"].items()}
-            data["artifacts"] = {target: ArtifactInfo(**value) for target, value in data["artifacts"].items()}
+            data["artifacts"] = {
+                target: ArtifactInfo(**{**value, "dims": dict(value["dims"])})
+                for target, value in data["artifacts"].items()
+            }
+            if not data["signatures"]:
+                raise ArtifactError("The contract has no signature. Export the Keras model again.")
             return cls(**data)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
 
 

@@ -91,7 +91,10 @@ class Case:
 
 
 def _read(folder: Path) -> dict[str, Array]:
-    arrays = {file.stem: np.load(file, allow_pickle=False) for file in sorted(folder.glob("*.npy"))}
+    arrays = {}
+    for file in sorted(folder.glob("*.npy")):
+        with file.open("rb") as stream:
+            arrays[file.stem] = np.lib.format.read_array(stream, allow_pickle=False)
     if not arrays:
         raise FileNotFoundError(f"no .npy in {folder}")
     return arrays

@@ -1,6 +1,7 @@
 """Streaming: push chunks of any length through an artifact, the state carried from one to the next."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,12 +43,14 @@ class Stream:
             )
         self._runner = runner
         self._batch = batch
-        self._timed = [port.name for port in self._any().inputs if port.timed]
+        # The ports of any signature, for any number of time steps.
+        self._ports = replace(next(iter(runner.contract.signatures.values())), dims={})
+        self._timed = [port.name for port in self._ports.inputs if port.timed]
         self.reset()
 
     def reset(self) -> None:
         """Go back to the start of the stream: zero state."""
-        self.state: Mapping[str, Array] = self._any().initial_state(self._batch)
+        self.state: Mapping[str, Array] = self._ports.initial_state(self._batch)
 
     def push(self, x: Array | None = None, /, **inputs: Array) -> dict[str, Array]:
         """Run the next T time steps.
@@ -64,53 +67,46 @@ class Stream:
             FeedError: When names, shapes or types don't fit; the state is then unchanged.
         """
         feeds = self._named(x, inputs)
-        steps = {np.shape(feeds[name])[1] for name in self._timed if np.ndim(feeds[name]) > 1}
-        if len(steps) != 1:
-            raise FeedError(
-                f"Every input with a time axis takes the same number of time steps, at least one; got {sorted(steps)}."
-            )
-        [total] = steps
-        if any(port.name == LENGTHS for port in self._any().inputs):
-            feeds.setdefault(LENGTHS, np.full(self._batch, total, np.int32))
+        lengths = {feeds[name].shape[1] for name in self._timed if name in feeds and np.ndim(feeds[name]) > 1}
+        if any(port.name == LENGTHS for port in self._ports.inputs):
+            feeds.setdefault(LENGTHS, np.full(self._batch, max(lengths, default=0), np.int32))
+        self._ports.check_feeds({**feeds, **self.state}, {"batch": self._batch})
+        if len(lengths) != 1:
+            raise FeedError(f"All inputs with a time axis take the same number of time steps; got {sorted(lengths)}.")
+        [total] = lengths
         signature = self._signature_for(total)
         chunk = signature.dims.get("time", self._runner.dims.get("time", total))
-        if total == 0 or total % chunk:
-            raise FeedError(
-                f"{signature.name}: {total} time steps were pushed; push a multiple of {max(chunk, 1)}, at least one."
-            )
+        if total % chunk:
+            raise FeedError(f"{signature.name}: {total} time steps were pushed; push a multiple of {chunk}.")
         state, pieces = dict(self.state), []
         for start in range(0, total, chunk):
             outputs = self._runner.run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
-            state = {carry.input: outputs[carry.output] for carry in signature.carries}
+            state = {carry.input: outputs[carry.output].copy() for carry in signature.carries}
             pieces.append(outputs)
         self.state = state
         return join(pieces, signature.outputs)
-
-    def _any(self) -> Signature:
-        return next(iter(self._runner.contract.signatures.values()))
 
     def _signature_for(self, total: int) -> Signature:
         """Return the signature that runs `total` steps in the fewest calls."""
         signatures = self._runner.contract.signatures
         sequence, step = signatures.get("sequence"), signatures.get("step")
-        fits = sequence is not None and self._runner.dims.get("time", total) == total
-        chosen = sequence if fits and (total != 1 or step is None) else step or sequence
-        assert chosen is not None, "a contract has at least one signature"
-        return chosen
+        fits = total % self._runner.dims.get("time", total) == 0
+        if sequence is None or (step is not None and (total == 1 or not fits)):
+            return step or self._ports
+        return sequence
 
     def _named(self, x: Array | None, inputs: Feeds) -> dict[str, Array]:
-        wanted = [port.name for port in self._any().inputs if port.name not in self.state and port.name != LENGTHS]
-        if x is None:
-            feeds = dict(inputs)
-        elif len(wanted) != 1:
-            raise FeedError(f"The model has {len(wanted)} inputs: push them by name, {', '.join(wanted)}.")
-        else:
-            feeds = {wanted[0]: x, **inputs}
+        wanted = [port.name for port in self._ports.inputs if port.name not in self.state and port.name != LENGTHS]
+        feeds = dict(inputs)
+        if x is not None:
+            if len(wanted) != 1:
+                raise FeedError(f"The model has {len(wanted)} inputs: push them by name, {', '.join(wanted)}.")
+            feeds = {wanted[0]: x, **feeds}
         if missing := [name for name in wanted if name not in feeds]:
             raise FeedError(f"Input {missing[0]!r} is missing; push {', '.join(wanted)}.")
         if carried := [name for name in feeds if name in self.state]:
             raise FeedError(f"{carried[0]!r} is carried by the stream: set .state instead of pushing it.")
-        return feeds
+        return {name: np.asarray(value) for name, value in feeds.items()}
 
 
 def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[str, Array]:

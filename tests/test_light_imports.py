@@ -77,7 +77,11 @@ def lstm_file(path):
     sequence = Signature("sequence", inputs, outputs, carries)
     artifacts = {"onnx": ArtifactInfo(path.name)}
     contract = Contract(
-        {"name": "tiny", "sha256": None}, ("memory_sequences",), {"sequence": sequence}, artifacts=artifacts
+        {"name": "tiny", "sha256": None},
+        ("memory_sequences",),
+        {"sequence": sequence},
+        example={"time": 6},
+        artifacts=artifacts,
     )
 
     def values(ports):

@@ -61,6 +61,10 @@ class Runner:
         called = self.contract.signatures[signature]
         called.check_feeds(feeds, self.dims)
         outputs = self._call(signature, feeds)
+        if missing := [port.name for port in called.outputs if port.name not in outputs]:
+            raise ArtifactError(
+                f"{signature}: the artifact gives no output {missing[0]!r}, which its contract promises."
+            )
         return {port.name: outputs[port.name] for port in called.outputs}
 
     def stream(self, batch: int = 1) -> Stream:

@@ -204,15 +204,20 @@ def test_shapes_that_do_not_fit_are_named(shapes, said):
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "given", [{"initial_state": (draw(B, U + 1), draw(B, U + 1))}, {"bias": np.zeros(1, np.float32)}]
-)
-def test_a_state_or_bias_of_another_size_is_named(layer, given):
+OTHER_SIZES = {
+    "initial_state h": {"initial_state": (draw(B, U + 1), draw(B, U))},
+    "initial_state c": {"initial_state": (draw(B, U), draw(B + 1, U))},
+    "bias": {"bias": np.zeros(1, np.float32)},
+    "sequence_lengths": {"sequence_lengths": np.array([7] * (B + 1))},
+}
+
+
+@pytest.mark.parametrize("named", OTHER_SIZES)
+def test_a_state_bias_or_lengths_of_another_size_are_named(layer, named):
     kernel, recurrent_kernel, bias = layer.get_weights()
-    with pytest.raises(FeedError, match=f"lstm: {next(iter(given))}"):
-        exporter.lstm(
-            **{"inputs": draw(B, 7, F), "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, **given}
-        )
+    given = {"inputs": draw(B, 7, F), "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias}
+    with pytest.raises(FeedError, match=f"lstm: {named} has shape"):
+        exporter.lstm(**{**given, **OTHER_SIZES[named]})
 
 
 def test_static_inputs_need_kernel_rows_of_their_own(wide):

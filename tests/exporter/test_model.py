@@ -79,6 +79,16 @@ def test_inputs_whose_names_become_the_same_are_told_apart():
     assert sorted(names(Model(keras.Model([a, b], lstm(layers.Add()([a, b])))))) == ["x_1", "x_1_1"]
 
 
+def test_an_input_named_like_the_lengths_port_is_only_an_input(scramble):
+    x, mine = Input((None, F), name="x"), Input((1,), name="lengths")
+    model = Model(scramble(keras.Model([x, mine], layers.Concatenate()([lstm(x), mine]))))
+    assert "lengths" not in names(model)
+    _, other = names(model)
+    [(_, output)], calls = model.run({"x": tf.constant(frames()), other: tf.zeros([B, 1])}, keras_loop)
+    assert calls[0].mask is None
+    assert output.shape == (B, 5)
+
+
 SUBCLASSED = {
     "one tensor": (lambda x: x, frames(), [("inputs", (None, None, F))]),
     "a list": (

@@ -140,10 +140,11 @@ def test_an_output_given_twice_is_one_port(scramble):
 def test_an_output_named_like_an_input_or_a_port_gets_another_name(scramble):
     x = Input((None, F), name="x")
     y = lstm(x)
-    found = surveyed(scramble, x, {"x": layers.Dense(2)(y), "lstm_h": layers.Dense(3)(y)})
-    assert not {"x", "lstm_h"} & set(found.order)
-    assert len(set(found.order)) == 2
-    assert sorted(port.shape[-1] for port in found.outputs) == [2, 3]
+    taken = {"x": 2, "lstm_h": 3, "lstm_c_in": 5, "lengths": 7}  # lengths is what --lengths adds
+    found = surveyed(scramble, x, {name: layers.Dense(units)(y) for name, units in taken.items()})
+    assert len(set(found.order)) == 4
+    assert sorted(port.shape[-1] for port in found.outputs) == [2, 3, 5, 7]
+    assert not set(taken) & set(found.order)
 
 
 def test_states_that_are_inputs_are_given_whatever_their_order(states_given):

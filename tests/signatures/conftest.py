@@ -65,7 +65,8 @@ def contract_of(*, names=("sequence", "step"), dims=None, speaker=False, lengths
     common = Signature("sequence", inputs, OUTPUTS, CARRIES)
     made = {n: common if n == "sequence" else replace(common, name=n, dims={"time": 1}) for n in names}
     info = {"tflite": ArtifactInfo("tiny.tflite", dims or {})}
-    return Contract({"name": "tiny", "sha256": None}, ("scores", "label"), made, no_step, info)
+    model, example = {"name": "tiny", "sha256": None}, {"time": 6}
+    return Contract(model, ("scores", "label"), made, step=no_step, example=example, artifacts=info)
 
 
 def artifact_of(call=None, contract=None, **options):

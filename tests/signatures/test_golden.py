@@ -128,7 +128,6 @@ def archive(folder):
     (folder / "two.npz").rename(folder / "feeds/t1/x.npy")
 
 
-@pytest.mark.xfail(strict=True, reason="np.load takes what starts with PK for an archive of arrays")
 @pytest.mark.parametrize("damage", [write("feeds/t1/x.npy", b"PK\x03\x04"), archive], ids=["broken", "whole"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_archive_in_an_arrays_place_is_refused(folder, damage):

@@ -172,7 +172,7 @@ SPEAKER = np.zeros((2, 2), np.float32)
         ({}, {}, "Input 'x' is missing; push x."),
         ({"speaker": True}, {"x": FRAMES}, "Input 'speaker' is missing; push x, speaker."),
         ({}, {"x": FRAMES, "y": FRAMES}, "there is no input 'y'"),
-        ({}, {"x": FRAMES[0]}, "input 'x' has shape [6, 3]; it must be [batch, time, 3]"),
+        ({}, {"x": FRAMES[0]}, "input 'x' has shape [6, 3]; it must be ["),
         ({}, {"x": FRAMES[..., :2]}, "input 'x' has shape [2, 6, 2]; it must be [2, 6, 3]"),
         ({}, {"x": FRAMES.astype(np.float64)}, "input 'x' is float64; it must be float32"),
         (
@@ -180,8 +180,8 @@ SPEAKER = np.zeros((2, 2), np.float32)
             {"x": FRAMES, "speaker": SPEAKER[:1]},
             "input 'speaker' has shape [1, 2]; it must be [2, 2]",
         ),
-        ({}, {"x": FRAMES[:, :0]}, "0 time steps were pushed"),
-        ({}, {"x": FRAMES[0, 0]}, "Every input with a time axis takes the same number of time steps, at least one"),
+        ({}, {"x": FRAMES[:, :0]}, "input 'x' is empty, shape [2, 0, 3]"),
+        ({}, {"x": FRAMES[0, 0]}, "input 'x' has shape [3]; it must be [2, time, 3]"),
         ({}, {"x": FRAMES, "memory_h_in": FRAMES[:, 0]}, "'memory_h_in' is carried by the stream: set .state instead"),
         (
             {"dims": {"time": 4}, "names": ("sequence",)},
@@ -233,7 +233,6 @@ def test_a_push_that_fails_half_way_changes_nothing(fake):
     assert not any(state.any() for state in stream.state.values())
 
 
-@pytest.mark.xfail(strict=True, reason="outputs and state share their arrays")
 def test_outputs_are_the_callers_to_change(fake):
     stream = fake.artifact().stream(2)
     outputs = stream.push(FRAMES + 1)
@@ -242,7 +241,6 @@ def test_outputs_are_the_callers_to_change(fake):
     np.testing.assert_array_equal(stream.state["memory_h_in"], before)
 
 
-@pytest.mark.xfail(strict=True, reason="step is chosen whenever T is not exactly the fixed number")
 def test_a_multiple_of_the_fixed_time_steps_takes_few_calls(fake):
     calls = []
 
@@ -254,7 +252,6 @@ def test_a_multiple_of_the_fixed_time_steps_takes_few_calls(fake):
     assert calls == ["sequence"] * 2
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="cut slices before the shapes are checked")
 def test_a_second_timed_input_without_a_time_axis_is_refused(fake):
     contract = fake.contract()
     sequence = contract.signatures["sequence"]
@@ -264,7 +261,6 @@ def test_a_second_timed_input_without_a_time_axis_is_refused(fake):
         stream.push(x=FRAMES, z=np.zeros(6, np.float32))
 
 
-@pytest.mark.xfail(strict=True, reason="cut turns lengths into int32 before the types are checked")
 def test_lengths_of_another_type_are_refused(fake):
     with pytest.raises(FeedError, match="'lengths' is float64; it must be int32"):
         fake.artifact(lengths=True).stream(2).push(x=FRAMES, lengths=np.array([2.7, 6.0]))
@@ -281,7 +277,6 @@ def test_another_batch_than_the_streams_is_refused(fake, rows):
         fake.artifact().stream(2).push(fake.feeds(4, rows)["x"])
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence blames the state, which the caller never gave")
 def test_another_batch_than_the_streams_is_refused_at_the_input(fake):
     with pytest.raises(FeedError, match="'x'"):
         fake.artifact().stream(2).push(FRAMES[:1])

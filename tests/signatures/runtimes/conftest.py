@@ -29,7 +29,8 @@ def contract_for(*targets):
     inputs, outputs = (ports["x"], ports["total_h_in"]), (ports["total_sequences"], ports["total_h"])
     sequence = Signature("sequence", inputs, outputs, (Carry("total_h", "total_h_in"),))
     artifacts = {target: ArtifactInfo(f"total.{target}") for target in targets}
-    return Contract({"name": "total", "sha256": None}, ("total_h",), {"sequence": sequence}, artifacts=artifacts)
+    model = {"name": "total", "sha256": None}
+    return Contract(model, ("total_h",), {"sequence": sequence}, example={"time": 6}, artifacts=artifacts)
 
 
 def onnx_bytes(contract):

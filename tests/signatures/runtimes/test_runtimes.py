@@ -241,6 +241,12 @@ def test_bad_feeds_do_not_reach_the_runtime(put, target):
         signatures.open(put(target)).run("sequence", {"x": np.ones((1, 4, 3), np.float32)})
 
 
+@pytest.mark.parametrize(("dims", "rows", "steps"), [({"batch": 2}, 3, 4), ({"time": 5}, 2, 4)])
+def test_what_the_artifact_fixes_is_required_of_every_call(fake, dims, rows, steps):
+    with pytest.raises(FeedError, match=r"^sequence: input 'x' has shape"):
+        fake.artifact(dims=dims).run("sequence", fake.feeds(steps, rows))
+
+
 def test_a_signature_that_is_not_there_is_refused_with_the_reason(fake):
     artifact = fake.artifact(names=("sequence",), no_step="Layer 'flip' looks ahead.")
     sentence = r"^There is no signature 'step'; there is sequence\. Layer 'flip' looks ahead\.$"
