@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signatures import Case, ParityReport, Port, PortDiff, Run, Tolerance, check
-from signatures.errors import ArtifactError, FeedError
+from signatures.errors import ArtifactError
 from signatures.parity import compare, random_feeds
 
 STATES, STATES_IN = ("memory_h", "memory_c"), ("memory_h_in", "memory_c_in")
