@@ -49,7 +49,8 @@ def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
             try:
                 found, now = model.eagerly({**cut(feeds, ports, t, 1), **state})
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when one step doesn't suit it
-                return f"Layer {record[-1][0]!r} doesn't run on one time step ({one_line(error)})."
+                what = record[-1][0] if record else "The model"
+                return f"{what} doesn't run on one time step ({one_line(error)})."
         recurrent = recurrent_ports(now)
         state = {name: np.asarray(recurrent[output]) for name, output in links.items()}
         stepped.append([*found, *recurrent.items()])
@@ -58,10 +59,10 @@ def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
     everything: Named = [*outputs, *recurrent_ports(calls).items()]
     if all(_agree(value, [step[k][1] for step in stepped]) for k, (_, value) in enumerate(everything)):
         return None
-    for k, (path, value) in enumerate(whole):
+    for k, (what, value) in enumerate(whole):
         parts = [record[k] if k < len(record) else ("", None) for record in records]
-        if any(name != path for name, _ in parts) or not _agree(value, [part for _, part in parts]):
-            return f"Layer {path!r} doesn't treat each time step alone."
+        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts]):
+            return f"{what} doesn't treat each time step alone."
     return "An operation between the model's layers doesn't treat each time step alone."
 
 

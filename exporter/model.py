@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from signatures.contract import identifier, sequences_output, state_input, state_output, unique, unique_prefix
+from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique, unique_prefix
 from signatures.errors import UnsupportedModel
 from signatures.ports import Array
 
@@ -52,7 +52,7 @@ class Model:
         self._structure, inputs = _inputs(model)
         names: list[str] = []
         for each in inputs:
-            names.append(unique(identifier(each.name), names))
+            names.append(unique(identifier(each.name), [*names, LENGTHS]))
         self.inputs = tuple(Input(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True))
         self.layers: dict[str, Any] = {}
         for path, layer in found:
@@ -153,6 +153,9 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
     first = next(iter(model._call_signature.parameters))
     shapes = config.get("shapes_dict") or {first: config["input_shape"]}
     named = {argument.removesuffix("_shape"): shape for argument, shape in shapes.items()}
+    for argument, parameter in model._call_signature.parameters.items():
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            named.setdefault(argument, None)
     if len(named) > 1:
         raise UnsupportedModel(
             f"model {model.name!r} is called with {len(named)} arguments ({', '.join(named)}).\n"

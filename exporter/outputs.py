@@ -58,7 +58,7 @@ def check_free(wanted: Sequence[Path], force: bool) -> None:
 def staged(wanted: Sequence[Path]) -> Iterator[dict[Path, Path]]:
     """Yield final path -> temporary path beside it; move all into place at the end, none if anything raises."""
     folders = {path.absolute().parent for path in wanted}
-    made = [folder for folder in folders if not folder.exists()]
+    made = sorted({each for folder in folders for each in (folder, *folder.parents) if not each.exists()}, reverse=True)
     stages: dict[Path, Path] = {}
     done = False
     try:
@@ -66,10 +66,13 @@ def staged(wanted: Sequence[Path]) -> Iterator[dict[Path, Path]]:
             folder.mkdir(parents=True, exist_ok=True)
             stages[folder] = Path(tempfile.mkdtemp(prefix=".export-lstm-", dir=folder))
         yield {path: stages[path.absolute().parent] / path.name for path in wanted}
-        for path in wanted:
+        staging = {path: stages[path.absolute().parent] / path.name for path in wanted}
+        for temporary in staging.values():
+            temporary.lstat()  # all there, before the first one replaces anything
+        for path, temporary in staging.items():
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            (stages[path.absolute().parent] / path.name).replace(path)
+                path.replace(temporary.with_name(f"{path.name}.old"))  # goes with the stage
+            temporary.replace(path)
         done = True
     except OSError as error:
         raise OutputError(f"{wanted[0]}: can't be written ({error.strerror}). Give another --out.") from error

@@ -169,8 +169,9 @@ def call(
             if lowered and isinstance(layer, keras.layers.TimeDistributed):
                 stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))
         if lengths is not None:
+            inputs = keras.tree.map_structure(tf.identity, inputs)  # the mask stays on what it is put on
             for x in keras.tree.flatten(inputs):
-                if len(x.shape) > 1:
+                if len(x.shape) > 2 or x.dtype.is_integer:  # a vector has no time steps
                     x._keras_mask = tf.sequence_mask(lengths, tf.shape(x)[1])
         return model(inputs, training=False), calls
 
@@ -228,18 +229,21 @@ def _instance(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
-    """Record (layer path, output) of every innermost layer in the order they run, while the context is open.
+    """Record (what, tensor) for what goes into and comes out of every innermost layer, in the order they run.
 
     A layer that is still running when an exception passes through it is the last entry, with None as its output.
     """
     record: list[tuple[str, Any]] = []
 
-    def watched(path: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(what: str, run: Callable[..., Any]) -> Callable[..., Any]:
         def run_and_record(*args: Any, **kwargs: Any) -> Any:
-            record.append((path, None))
+            # A difference that shows in an input was made outside the layers: by an operation between them.
+            before = f"An operation before {what[0].lower()}{what[1:]}"
+            record.extend((before, x) for x in keras.tree.flatten(args) if keras.ops.is_tensor(x))
+            record.append((what, None))
             place = len(record) - 1
             outputs = run(*args, **kwargs)
-            record[place : place + 1] = [(path, value) for value in keras.tree.flatten(outputs)]
+            record[place : place + 1] = [(what, value) for value in keras.tree.flatten(outputs)]
             return outputs
 
         return run_and_record
@@ -247,5 +251,11 @@ def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
     with ExitStack() as stack:
         for path, layer in sublayers(model):
             if isinstance(layer, (keras.layers.RNN, *WRAPPERS)) or not layer._layers:
-                stack.enter_context(_instance(layer, {"call": watched(path, layer.call)}))
+                stack.enter_context(_instance(layer, {"call": watched(f"Layer {path!r}", layer.call)}))
+        for _, outer in [("", model), *sublayers(model)]:
+            graph = functional_of(outer)
+            for operation in graph.operations if graph is not None else ():
+                if not isinstance(operation, keras.Layer):  # keras.ops between the layers of a functional model
+                    watch = watched(f"Operation {operation.name!r}", operation.call)
+                    stack.enter_context(_instance(operation, {"call": watch}))
         yield record

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from signatures.contract import identifier, unique
+from signatures.contract import LENGTHS, identifier, state_input, unique
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
 from . import law
 from .model import Input, Model, given_states, recurrent_ports, same
-from .rewrite import Call
+from .rewrite import STATES, Call
 
 TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
 """Pairs of T to run a model with: the first pair it takes tells which axes change with T.
@@ -97,10 +97,13 @@ def survey(model: Model) -> Survey:
     recurrent = recurrent_ports(first.calls)
     outputs: list[Port] = []
     order: list[str] = []
+    states = [state_input(made.name, short) for made in first.calls for short in STATES]
     for (name, value), (_, other) in zip(first.outputs, second.outputs, strict=True):
         port = next((port for port, tensor in recurrent.items() if same(tensor, value)), None)
         if port is None:
-            port = unique(identifier(name), [*dims, *(i.name for i in model.inputs), *recurrent, *order])
+            port = unique(
+                identifier(name), [LENGTHS, *dims, *(i.name for i in model.inputs), *recurrent, *states, *order]
+            )
             outputs.append(Port(port, "output", _shape(port, value.shape, other.shape, lengths), value.dtype.name))
         order.append(port)
 
@@ -141,9 +144,11 @@ def _timed_inputs(model: Model) -> list[str]:
     sized = {each: each.shape[1] for each in model.inputs if len(each.shape) > 1}
     alike = [[i for i in sized if sized[i] == size] for size in dict.fromkeys(sized.values())]
     for group in [*alike, *([i for i in group if len(i.shape) > 2] for group in alike), *([i] for i in sized)]:
-        longer = _recurrent_steps(model, {each.name: 2 * (each.shape[1] or 1) for each in group})
+        doubled = {each.name: 2 * (each.shape[1] or 1) for each in group}
+        longer = _recurrent_steps(model, doubled)
         if longer and longer != steps:
-            return [each.name for each in group]
+            rest = {name: {k: v for k, v in doubled.items() if k != name} for name in doubled}
+            return [name for name in doubled if len(group) == 1 or _recurrent_steps(model, rest[name]) != longer]
     return [i.name for i in sized if sized[i] in (steps or []) and (len(i.shape) > 2 or i.dtype.startswith("int"))]
 
 

@@ -83,6 +83,12 @@ class Contract:
             }
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
+            for signature in data["signatures"].values():
+                names = {port.name for port in signature.outputs}, {port.name for port in signature.inputs}
+                if any(carry.output not in names[0] or carry.input not in names[1] for carry in signature.carries):
+                    raise ArtifactError(
+                        f"The contract's signature {signature.name!r} carries a port that it doesn't have."
+                    )
             return cls(**data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None

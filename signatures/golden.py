@@ -65,7 +65,7 @@ class Case:
                 for port, array in arrays.items():
                     np.save(folder / kind / run.name / f"{port}.npy", array, allow_pickle=False)
         header = {"schema": SCHEMA, "name": self.name, "runs": [run.name for run in self.runs]}
-        text = json.dumps({**header, "tolerance": asdict(self.tolerance), **self.recipe}, indent=2)
+        text = json.dumps({**self.recipe, **header, "tolerance": asdict(self.tolerance)}, indent=2)
         (folder / "recipe.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -80,10 +80,12 @@ class Case:
             recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
             if recipe.pop("schema") != SCHEMA:
                 raise ArtifactError(f"{folder}: the case has another schema than {SCHEMA}; record it again.")
-            tolerance = Tolerance(**recipe.pop("tolerance"))
+            tolerance = Tolerance(**{name: float(value) for name, value in recipe.pop("tolerance").items()})
+            if outside := [n for n in recipe["runs"] if Path(n).name != n]:
+                raise ValueError(f"run {outside[0]!r} is not a folder of the case")
             runs = tuple(Run(n, _read(folder / "feeds" / n), _read(folder / "expect" / n)) for n in recipe.pop("runs"))
             return cls(recipe.pop("name"), runs, tolerance, recipe)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(
                 f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE"

@@ -7,13 +7,14 @@ no hidden state). `reset` then shows that a stream put back to zero state starts
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .contract import LENGTHS
+from .errors import ArtifactError
 from .golden import Case, Run, Tolerance
-from .ports import Array, Feeds, Port
+from .ports import Array, Feeds, Port, show
 from .runtimes import Runner
 from .stream import cut, join
 
@@ -158,11 +159,17 @@ def _diff(check: str, run: str, port: str, want: Array | None, got: Array | None
 
 def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     """Return (check, outputs) for each way of calling this run that the artifact has."""
-    ports = next(iter(runner.contract.signatures.values())).inputs
-    total = next((run.feeds[port.name].shape[1] for port in ports if port.timed), 0)
+    signature = next(iter(runner.contract.signatures.values()))
     feeds = dict(run.feeds)
-    if any(port.name == LENGTHS for port in ports):  # a case recorded without lengths means all steps
+    timed = [
+        value
+        for value in (feeds.get(p.name) for p in signature.inputs if p.timed)
+        if value is not None and value.ndim > 1
+    ]
+    total = timed[0].shape[1] if timed else 0
+    if any(port.name == LENGTHS for port in signature.inputs):  # a case recorded without lengths means all steps
         feeds.setdefault(LENGTHS, np.full(_rows(feeds), total, np.int32))
+    replace(signature, dims={}).check_feeds(feeds, {"batch": _rows(feeds)})
     calls: list[tuple[str, dict[str, Array]]] = []
     fits = "sequence" in runner.contract.signatures and runner.dims.get("time", total) == total
     if fits:
@@ -265,5 +272,18 @@ def _own_case(runner: Runner) -> Case:
         dims = {**call, "batch": 2, **runner.dims, **signature.dims}
         feeds = random_feeds(signature.inputs, dims, rng)
         name = " ".join(f"{dim}={dims[dim]}" for dim in named) or "fixed size"
-        runs.append(Run(f"random {name}", feeds, runner.run(signature.name, feeds)))
+        outputs = runner.run(signature.name, feeds)
+        for port in signature.outputs:
+            _hold_to_port(port, outputs[port.name], dims)
+        runs.append(Run(f"random {name}", feeds, outputs))
     return Case("stream laws", tuple(runs))
+
+
+def _hold_to_port(port: Port, value: Array, dims: Mapping[str, int]) -> None:
+    wanted = port.sized(dims)
+    fits = value.ndim == len(wanted) and all(
+        isinstance(d, str) or d == size for d, size in zip(wanted, value.shape, strict=True)
+    )
+    if not fits or value.dtype != port.dtype:
+        found = f"{value.dtype} {show(value.shape)}"
+        raise ArtifactError(f"output {port.name!r} is {found} where its contract says {port.dtype} {show(wanted)}.")

@@ -101,6 +101,8 @@ class Stream:
         if x is not None:
             if len(wanted) != 1:
                 raise FeedError(f"The model has {len(wanted)} inputs: push them by name, {', '.join(wanted)}.")
+            if wanted[0] in feeds:
+                raise FeedError(f"Input {wanted[0]!r} was pushed twice: by position and by name.")
             feeds = {wanted[0]: x, **feeds}
         if missing := [name for name in wanted if name not in feeds]:
             raise FeedError(f"Input {missing[0]!r} is missing; push {', '.join(wanted)}.")

@@ -3,16 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from signatures.errors import UnsupportedModel
 
 from ..recurrence import Recurrence
 
+
+def _own_name(function: Any) -> str:
+    """Return the name of one of Keras' activations; a function of the user's own may have the same name."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return name if getattr(keras.activations, name, None) is function else f"custom function {name}"
+
+
 # option: (how to read it, what is accepted, what to do otherwise)
 ACCEPTED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
-    "activation": (lambda layer: layer.activation.__name__, "tanh", "Retrain with it, or wait for its converter."),
-    "recurrent_activation": (lambda layer: layer.recurrent_activation.__name__, "sigmoid", "Retrain with it."),
+    "activation": (lambda layer: _own_name(layer.activation), "tanh", "Retrain with it, or wait for its converter."),
+    "recurrent_activation": (lambda layer: _own_name(layer.recurrent_activation), "sigmoid", "Retrain with it."),
     "go_backwards": (lambda layer: layer.go_backwards, False, "Reverse the input outside the model."),
     "zero_output_for_mask": (
         lambda layer: layer.zero_output_for_mask,

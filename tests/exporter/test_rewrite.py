@@ -292,7 +292,10 @@ def test_recorded_lists_every_innermost_layer_in_the_order_they_run(x):
     with rewrite.recorded(model) as record:
         outputs = model(x)
     model(x)  # is not watched any more
-    assert [path for path, _ in record if "input" not in path] == ["first", "inner/deep", "last", "last", "last"]
+    layers_run = [what for what, _ in record if what.startswith("Layer") and "input" not in what]
+    assert layers_run == ["Layer 'first'", "Layer 'inner/deep'", *["Layer 'last'"] * 3]
+    assert record[0][0].startswith("An operation before layer")
+    np.testing.assert_array_equal(record[0][1], x)
     for (_, recorded), output in zip(record[-3:], outputs, strict=True):
         np.testing.assert_array_equal(recorded, output)
 
@@ -309,8 +312,8 @@ def test_recorded_ends_with_the_layer_that_raised(x):
     )
     with rewrite.recorded(model) as record, pytest.raises(ValueError, match="not for me"):
         model(x)
-    assert record[-1] == ("picky", None)
-    assert record[-2][0] == "lstm"
+    assert record[-1] == ("Layer 'picky'", None)
+    assert [what for what, _ in record if what.startswith("Layer")][-2] == "Layer 'lstm'"
     assert "call" not in model.layers[-1].__dict__
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,11 @@ from signatures.errors import ArtifactError
 
 SEQUENCE = Signature(
     "sequence",
-    (Port("x", "input", ("batch", "time", 3)), Port("word", "input", ("batch", "time"), "int32", below=50)),
+    (
+        Port("x", "input", ("batch", "time", 3)),
+        Port("word", "input", ("batch", "time"), "int32", below=50),
+        Port("h_in", "state", ("batch", 4)),
+    ),
     (Port("h", "state", ("batch", 4)),),
     (Carry("h", "h_in"),),
 )
@@ -41,6 +46,12 @@ NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}
 
 NAMES = st.text(max_size=12)
 PORTS = st.from_regex(r"(a|b|a_1)(_h|_c|_h_in|_c_in|_sequences|)", fullmatch=True)
+
+
+def test_a_carry_between_ports_that_do_not_exist_is_refused():
+    lost = replace(SEQUENCE, carries=(Carry("h", "nope"),))
+    with pytest.raises(ArtifactError, match="'sequence' carries a port that it doesn't have"):
+        Contract.from_json(replace(NO_STEP, signatures={"sequence": lost}).to_json())
 
 
 @pytest.mark.parametrize("contract", [FULL, NO_STEP], ids=["full", "no_step"])

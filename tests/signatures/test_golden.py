@@ -146,3 +146,12 @@ def test_another_schema_is_refused(folder):
     change_recipe(schema=99)(folder)
     with pytest.raises(ArtifactError, match=r"another schema than 1; record it again\.$"):
         Case.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"runs": ["../elsewhere"]}, {"tolerance": {"atol": "wide", "rtol": 1e-5}}], ids=["outside", "words"]
+)
+def test_a_recipe_that_names_other_folders_or_no_numbers_is_refused(folder, change):
+    change_recipe(**change)(folder)
+    with pytest.raises(ArtifactError, match="not a golden case"):
+        Case.load(folder)

@@ -382,13 +382,23 @@ SPOILT = np.full((2, 3), np.nan, np.float32)
     [
         (SPOILT.astype(np.float64)[0], WANT, "shape [3] where [2, 3] was expected"),
         (WANT[:1], WANT, "shape [1, 3] where [2, 3] was expected"),
+        (np.ones(1, np.float32), np.ones((1, 1), np.float32), "shape [1] where [1, 1] was expected"),
         (SPOILT.astype(np.float64), WANT, "float64 where float32 was expected"),
         (SPOILT, WANT, "NaN or infinity"),
         (WANT, SPOILT, "NaN or infinity"),
         (SPOILT, SPOILT, "NaN or infinity"),
         (np.full((2, 3), np.inf, np.float32), np.full((2, 3), np.inf, np.float32), "NaN or infinity"),
     ],
-    ids=["shape_first", "no_broadcast", "then_type", "nan_got", "nan_expected", "nan_both", "infinity_both"],
+    ids=[
+        "shape_first",
+        "no_broadcast",
+        "same_size",
+        "then_type",
+        "nan_got",
+        "nan_expected",
+        "nan_both",
+        "infinity_both",
+    ],
 )
 def test_what_cannot_be_compared_fails_with_a_note(got, want, note):
     fault = diff(got, want, Tolerance(1e9, 1e9))
