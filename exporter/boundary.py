@@ -7,7 +7,6 @@ from signatures.contract import LENGTHS, Contract, sequences_output, state_input
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature
 
-from .rewrite import STATES
 from .survey import CallFacts, Survey
 
 SIGNATURES = ("sequence", "step")
@@ -43,10 +42,10 @@ def contract(
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
-        Port(state_input(made.name, short), "state", ("batch", made.units))
+        Port(state_input(made.name, short), "state", ("batch", *shape))
         for made in survey.calls
         if made.continues
-        for short in STATES
+        for short, shape in made.recurrence.states.items()
     ]
     recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
     carries = tuple(carry for made in survey.calls for carry in _carries(made))
@@ -65,10 +64,13 @@ def _own_inputs(survey: Survey) -> list[Port]:
 
 
 def _recurrent_outputs(made: CallFacts) -> list[Port]:
-    finals = [Port(state_output(made.name, short), "state", ("batch", made.units)) for short in STATES]
-    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, made.units)), *finals]
+    shapes = made.recurrence.states.items()
+    finals = [Port(state_output(made.name, short), "state", ("batch", *shape)) for short, shape in shapes]
+    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape)), *finals]
 
 
 def _carries(made: CallFacts) -> list[Carry]:
-    own = {state_input(made.name, short): short for short in STATES} if made.continues else made.given
+    if made.recurrence.reverse:  # it starts where the sequence ends: nothing goes on from there
+        return []
+    own = {state_input(made.name, short): short for short in made.recurrence.states} if made.continues else made.given
     return [Carry(state_output(made.name, short), port) for port, short in own.items()]

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from signatures.errors import FeedError
 
-from .lowerings.cell import lstm_step
-from .lowerings.masking import silence_before_first
+from .lowerings.cell import lstm_step, masked
+from .lowerings.masking import silence
 
 Tensor = Any
 
@@ -83,7 +83,8 @@ def lstm(
         mask = tf.sequence_mask(lengths, total)
 
     def step(t: Tensor, h: Tensor, c: Tensor, outputs: tf.TensorArray) -> tuple[Any, ...]:
-        h, c = lstm_step(z[t], h, c, recurrent_kernel, None if mask is None else mask[:, t, None])
+        new = lstm_step(z[t], h, c, recurrent_kernel)
+        h, c = masked(None if mask is None else mask[:, t, None], new, (h, c))
         return t + 1, h, c, outputs.write(t, h)
 
     outputs = tf.TensorArray(dtype, size=total, element_shape=[samples, units])
@@ -93,7 +94,7 @@ def lstm(
     sequences = tf.transpose(outputs.stack(), [1, 0, 2])
     sequences.set_shape([samples, steps, units])
     if mask is not None:
-        sequences = silence_before_first(sequences, mask)
+        sequences = silence(sequences, tf.broadcast_to(mask[:, :1], tf.shape(mask)))  # zeros for length 0
     output = sequences if return_sequences else sequences[:, -1]
     return (output, h, c) if return_state else output
 

@@ -36,7 +36,9 @@ def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
     links: dict[str, str] = {}
     for made in calls:
         states = given_states(made, feeds)
-        if len(states) != len(made.state):
+        if made.recurrence.reverse:
+            return f"Layer {made.name!r} runs from the last time step to the first."
+        if len(states) != len(made.states):
             return f"Layer {made.name!r} gets its initial state from the model itself on every call."
         links.update({name: state_output(made.name, short) for name, short in states.items()})
 

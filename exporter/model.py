@@ -13,7 +13,8 @@ from signatures.errors import UnsupportedModel
 from signatures.ports import Array
 
 from . import layers, rewrite
-from .rewrite import STATES, Call, Compute
+from .recurrence import Recurrence
+from .rewrite import Call, Compute
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Model:
     Attributes:
         keras: The model.
         inputs: What it is called with, in flattened order.
-        layers: Port prefix -> each recurrent layer.
-        recurrences: Port prefix -> the same layer as data.
+        layers: Port prefix -> each recurrent layer, and the same as data.
+        repeated: The same for layers inside TimeDistributed, which start anew at every outer step and have no ports.
         vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
     """
 
@@ -44,7 +45,7 @@ class Model:
         """
         self.keras = model
         found = list(rewrite.recurrent_layers(model))
-        if not found:
+        if not found and not any(rewrite.repeated_layers(model)):
             raise UnsupportedModel(
                 f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
                 "  Give a model with an LSTM layer; for others Keras' model.export() is the tool."
@@ -54,10 +55,14 @@ class Model:
         for each in inputs:
             names.append(unique(identifier(each.name), [*names, LENGTHS]))
         self.inputs = tuple(Input(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True))
-        self.layers: dict[str, Any] = {}
+        self.layers: dict[str, tuple[Any, Recurrence]] = {}
         for path, layer in found:
-            self.layers[unique_prefix(identifier(path), self.layers, names)] = layer
-        self.recurrences = {prefix: layers.convert(layer, prefix) for prefix, layer in self.layers.items()}
+            prefix = unique_prefix(identifier(path), self.layers, names)
+            self.layers[prefix] = layer, layers.convert(layer, prefix)
+        self.repeated: dict[str, tuple[Any, Recurrence]] = {}
+        for path, layer in rewrite.repeated_layers(model):
+            prefix = unique(identifier(path), [*self.layers, *self.repeated])
+            self.repeated[prefix] = layer, layers.convert(layer, prefix)
         inner = [layer for _, layer in rewrite.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
@@ -70,7 +75,7 @@ class Model:
             (Keras' name, tensor) for each model output in order, and the recurrent calls.
         """
         inputs = keras.tree.pack_sequence_as(self._structure, [feeds[each.name] for each in self.inputs])
-        outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered)
+        outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered, self.repeated)
         return _named(self.keras, outputs), calls
 
     def eagerly(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, Any]], list[Call]]:
@@ -117,16 +122,17 @@ def recurrent_ports(calls: list[Call]) -> dict[str, Any]:
     for made in calls:
         sequences, states = made.outputs
         ports[sequences_output(made.name)] = sequences
-        ports.update({state_output(made.name, short): state for short, state in zip(STATES, states, strict=True)})
+        shorts = made.recurrence.states
+        ports.update({state_output(made.name, short): state for short, state in zip(shorts, states, strict=True)})
     return ports
 
 
 def given_states(made: Call, feeds: Mapping[str, Any]) -> dict[str, str]:
     """Return input port -> short state name, for the states of an eager call that come from a port."""
     if made.continues:
-        return {state_input(made.name, short): short for short in STATES}
+        return {state_input(made.name, short): short for short in made.recurrence.states}
     found = {}
-    for short, state in zip(STATES, made.state, strict=True):
+    for short, state in zip(made.recurrence.states, made.states, strict=True):
         found.update({name: short for name, value in feeds.items() if same(state, value)})
     return found
 

@@ -205,14 +205,18 @@ def _make(job: Job, progress: Progress) -> Artifact:
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
         dims = {name: size for name, size in dims.items() if not name.startswith("time")}
+    times = {made.name: (made.recurrence, made.time) for made in survey.calls}
+    times |= {name: (recurrence, name) for name, (_, recurrence) in job.opened.model.repeated.items()}
     plans = {
         name: {
-            made.name: plan(target, {**dims, **signature.dims}.get(str(made.time)), job.lowering)
-            for made in survey.calls
+            call: plan(recurrence, target, {**dims, **signature.dims}.get(str(time)), job.lowering)
+            for call, (recurrence, time) in times.items()
         }
         for name, signature in graphs.items()
     }
-    reasons = {made.name: describe({name: plans[name][made.name] for name in plans}) for made in survey.calls}
+    first = next(iter(plans.values()))
+    planned = [(recurrence, first[call]) for call, (recurrence, _) in times.items()]
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in times}
     contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
 
     clock = [time.perf_counter()]
@@ -222,7 +226,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
     progress(f"{target}: converting")
     writer.write(traced, contract, job.stage)
     ops = writer.ops(job.stage)
-    if faults := writer.faults(ops, len(survey.calls)):
+    if faults := writer.faults(ops, planned):
         raise UnsupportedModel(
             f"The {target} artifact can't keep its promise: {'; '.join(faults)}.\n"
             "  Nothing was written. Try another target."

@@ -1,7 +1,8 @@
 """Which lowering a recurrence gets, and why, in one sentence.
 
-savedmodel has BlockLSTMV2 and onnx its own LSTM op: nothing to choose. tflite has no op that exposes h and c, so a
-single step is unrolled and a sequence runs in blocks of time steps.
+A native op wherever the target has one that gives h and c: BlockLSTMV2 for an LSTM with tanh and sigmoid in SavedModel,
+LSTM, GRU and RNN in ONNX. TFLite has none that exposes its state, so a single step is unrolled there and a sequence
+runs in blocks of time steps. What is left is one loop over the steps.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,17 @@ from typing import Literal
 
 from signatures.errors import UnsupportedModel
 
+from .activations import ACTIVATIONS
+from .recurrence import Recurrence
+
 Choice = Literal["auto", "unrolled", "loop"]
-Name = Literal["block", "native", "unrolled", "loop"]
+Name = Literal["block", "native", "unrolled", "loop", "scan"]
 
 UNROLL_LIMIT = 256
 """Unrolled steps beyond which a TFLite graph is refused: it holds some 12 ops a step, and loads and plans slowly."""
+
+ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
+"""Kind of recurrence -> ONNX's own op."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,11 @@ class Plan:
     reason: str
 
 
-def plan(target: str, steps: int | None, choice: Choice = "auto") -> Plan:
+def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice = "auto") -> Plan:
     """Choose the lowering of a recurrence in one signature.
 
     Args:
+        recurrence: What is run.
         target: "savedmodel", "onnx" or "tflite".
         steps: Time steps of the signature; None when a call may choose.
         choice: What the user asked for, tflite only.
@@ -36,12 +44,15 @@ def plan(target: str, steps: int | None, choice: Choice = "auto") -> Plan:
     Raises:
         UnsupportedModel: When what was asked can't be had.
     """
-    if target == "savedmodel":
+    functions = (recurrence.activation, recurrence.recurrent_activation)
+    if target == "savedmodel" and recurrence.kind == "lstm" and functions == ("tanh", "sigmoid"):
         return Plan("block", "BlockLSTMV2: the whole sequence in one TensorFlow op")
-    if target == "onnx":
-        return Plan("native", "one ONNX LSTM op")
+    if target == "onnx" and recurrence.kind in ONNX_OPS and all(ACTIVATIONS[name].onnx for name in functions):
+        return Plan("native", f"one ONNX {ONNX_OPS[recurrence.kind]} op")
     if steps == 1:
         return Plan("unrolled", "one time step, no loop")
+    if target != "tflite":
+        return Plan("scan", f"one loop over the time steps: {target} has no op for this {recurrence.kind}")
     if choice == "unrolled":
         if steps is None or steps > UNROLL_LIMIT:
             found = "any number of" if steps is None else str(steps)

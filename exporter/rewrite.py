@@ -22,10 +22,13 @@ from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, state_input, unique
 
+from .lowerings.cell import spread
+from .recurrence import Recurrence
+
 Tensor = Any  # tf.Tensor, eager or symbolic
 
-WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
-"""Layers that run the layers they hold in a way of their own."""
+SHORTCUTS = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
+"""Methods of Bidirectional that ask whether it may run both halves by one call of cuDNN."""
 
 
 @dataclass
@@ -34,27 +37,24 @@ class Call:
 
     Attributes:
         name: Port prefix; a layer called twice gets another for the second call.
-        layer: The Keras layer.
-        sequences: Its input, [B, T, F].
-        state: Initial states, [B, U] each.
+        recurrence: The layer as data, under its own prefix.
+        sequences: Its input, [B, T, ...].
+        states: Initial states, [B, ...] each, in one list however Keras nests them.
         mask: Valid steps [B, T] bool, or None.
         continues: Whether the state came from a port, so that this call goes on where the last one ended.
-        loop: Keras' own `inner_loop` of the layer.
-        outputs: After the call: sequences [B, T, U] and the final states.
+        loop: Keras' own `inner_loop` of the layer, giving sequences and final states.
+        outputs: After the call: sequences [B, T, ...] in the order the steps are run, and the final states.
     """
 
     name: str
-    layer: Any
+    recurrence: Recurrence
     sequences: Tensor
-    state: list[Tensor]
+    states: list[Tensor]
     mask: Tensor | None
     continues: bool
-    loop: Callable[..., Any]
+    loop: Callable[[], tuple[Tensor, list[Tensor]]]
     outputs: tuple[Tensor, list[Tensor]] = field(default=(None, []))
 
-
-STATES = ("h", "c")
-"""Short names of an LSTM's states, in Keras' order."""
 
 Compute = Callable[[Call], tuple[Tensor, list[Tensor]]]
 
@@ -68,7 +68,8 @@ def functional_of(model: Any) -> Any:
 def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
     """Yield (path, layer) for every layer inside a model, outer names first, once each; nested models themselves too.
 
-    What a recurrent layer or a wrapper holds is its own business and not listed.
+    The halves of a Bidirectional layer are its "forward" and "backward". What a recurrent layer or another wrapper
+    holds is its own business and not listed.
     """
     seen: set[int] = set()
 
@@ -77,12 +78,13 @@ def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
             if id(inner) in seen:
                 continue
             seen.add(id(inner))
-            # Sequential keeps its layers in a Functional of its own; a recurrent layer's cell belongs to the layer.
-            here = (
-                path if isinstance(outer, keras.Sequential) and inner is outer._functional else f"{path}{inner.name}/"
-            )
+            here = f"{path}{inner.name}/"
+            if isinstance(outer, keras.Sequential) and inner is outer._functional:
+                here = path  # Sequential keeps its layers in a Functional of its own
+            if isinstance(outer, keras.layers.Bidirectional):
+                here = f"{path}{'forward' if inner is outer.forward_layer else 'backward'}/"
             yield here.rstrip("/"), inner
-            if not isinstance(inner, (keras.layers.RNN, *WRAPPERS)):
+            if not isinstance(inner, (keras.layers.RNN, keras.layers.Wrapper)):
                 yield from walk(inner, here)
 
     return walk(layer, "")
@@ -91,30 +93,43 @@ def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
 def recurrent_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield (path, layer) for every layer of the model that has a time loop.
 
-    A wrapper that runs a recurrent layer in a way of its own (Bidirectional, TimeDistributed) stands for it.
+    A wrapper that runs a recurrent layer in a way that isn't known here stands for it.
     """
     for path, layer in sublayers(model):
-        if isinstance(layer, keras.layers.RNN) or (isinstance(layer, WRAPPERS) and any(recurrent_layers(layer))):
+        known = isinstance(layer, keras.layers.TimeDistributed)
+        if isinstance(layer, keras.layers.RNN) or (
+            isinstance(layer, keras.layers.Wrapper) and not known and any(recurrent_layers(layer))
+        ):
             yield path, layer
+
+
+def repeated_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (path, layer) for every recurrent layer inside a TimeDistributed: it starts anew at every outer step."""
+    for path, layer in sublayers(model):
+        if isinstance(layer, keras.layers.TimeDistributed):
+            for inner_path, inner in [*recurrent_layers(layer), *repeated_layers(layer)]:
+                yield f"{path}/{inner_path}", inner
 
 
 def call(
     model: Any,
-    layers: Mapping[str, Any],
+    layers: Mapping[str, tuple[Any, Recurrence]],
     inputs: Any,
     feeds: Mapping[str, Tensor],
     compute: Compute,
     lowered: bool = False,
+    repeated: Mapping[str, tuple[Any, Recurrence]] = {},
 ) -> tuple[Any, list[Call]]:
     """Run a model with its recurrent loops computed by `compute`.
 
     Args:
         model: The Keras model.
-        layers: Port prefix -> each recurrent layer of it.
+        layers: Port prefix -> each recurrent layer of it, and the same as data.
         inputs: What it is called with, in its own structure.
         feeds: State ports by name, where given (zeros elsewhere), and `lengths` [B], which masks every loop.
-        compute: Gets each call of a recurrent layer, gives (sequences [B, T, U], final states).
+        compute: Gets each call of a recurrent layer, gives (sequences [B, T, ...], final states).
         lowered: Whether to run TimeDistributed layers on all time steps at once as well, for a graph without a loop.
+        repeated: Recurrent layers inside TimeDistributed: computed as well, without ports, not in the list of calls.
 
     Returns:
         The model's output and the calls in the order they were made.
@@ -123,28 +138,41 @@ def call(
     own_state: dict[int, str] = {}
     lengths = feeds.get(LENGTHS)
 
-    def swapped(prefix: str, layer: Any) -> dict[str, Any]:
+    def swapped(prefix: str, layer: Any, recurrence: Recurrence) -> dict[str, Any]:
         keras_loop, keras_state = layer.inner_loop, layer.get_initial_state
 
-        def get_initial_state(batch_size: Any) -> list[Tensor]:
+        def get_initial_state(batch_size: Any) -> Any:
             name = own_state[id(layer)] = unique(prefix, [made.name for made in calls])
             zeros = keras_state(batch_size)
-            return [feeds.get(state_input(name, short), zero) for short, zero in zip(STATES, zeros, strict=True)]
+            ports = [state_input(name, short) for short in recurrence.states]
+            flat = [feeds.get(port, zero) for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)]
+            return keras.tree.pack_sequence_as(zeros, flat)
 
         def inner_loop(sequences: Tensor, initial_state: Any, mask: Any = None, training: Any = None) -> Any:
+            mask = mask[0] if isinstance(mask, list) else mask
+
+            def loop() -> tuple[Tensor, list[Tensor]]:
+                with _instance(layer, {"return_sequences": True}):
+                    _, outputs, states = keras_loop(sequences, initial_state, made.mask, training=False)
+                return outputs, keras.tree.flatten(states)
+
             name = own_state.pop(id(layer), None)
-            made = Call(
-                name or unique(prefix, [other.name for other in calls]),
-                layer,
-                sequences,
-                list(initial_state),
-                _joined(mask[0] if isinstance(mask, list) else mask, lengths, sequences),
-                name is not None,
-                keras_loop,
-            )
-            calls.append(made)
+            if prefix in repeated:
+                made = Call(prefix, recurrence, sequences, keras.tree.flatten(initial_state), mask, False, loop)
+            else:
+                made = Call(
+                    name or unique(prefix, [other.name for other in calls]),
+                    recurrence,
+                    sequences,
+                    keras.tree.flatten(initial_state),
+                    _joined(mask, lengths, sequences),
+                    name is not None,
+                    loop,
+                )
+                calls.append(made)
             made.outputs = compute(made)
-            return made.outputs[0][:, -1], *made.outputs
+            outputs, states = made.outputs
+            return outputs[:, -1], outputs, keras.tree.pack_sequence_as(initial_state, states)
 
         return {
             "inner_loop": inner_loop,
@@ -159,13 +187,18 @@ def call(
         warnings.filterwarnings(
             "ignore", "Layer .* was passed an input with a mask", UserWarning
         )  # as in any model call
-        for prefix, layer in layers.items():
-            stack.enter_context(_instance(layer, swapped(prefix, layer)))
+        for prefix, (layer, recurrence) in {**layers, **repeated}.items():
+            swaps = swapped(prefix, layer, recurrence)
+            if prefix in repeated:
+                del swaps["get_initial_state"]  # zeros at every outer step
+            stack.enter_context(_instance(layer, swaps))
         for _, layer in [("", model), *sublayers(model)]:
             if isinstance(
                 layer, keras.Model
             ):  # a fixed number of time steps is checked by the caller, where it matters
                 stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
+            if isinstance(layer, keras.layers.Bidirectional):  # its shortcut past both layers is for a GPU
+                stack.enter_context(_instance(layer, dict.fromkeys(SHORTCUTS, lambda *args: False)))
             if lowered and isinstance(layer, keras.layers.TimeDistributed):
                 stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))
         if lengths is not None:
@@ -180,14 +213,15 @@ def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
     """Compute a call by Keras' own loop: the first witness.
 
     Keras gives zeros on masked steps before the first valid one. Where the call continues a stream the previous output
-    is the h it was given, so that T steps at once equal T steps one by one.
+    is the state it was given, so that T steps at once equal T steps one by one.
     """
-    with _instance(made.layer, {"return_sequences": True}):
-        _, sequences, states = made.loop(made.sequences, made.state, made.mask, training=False)
-    if made.mask is not None and made.continues:
-        started = tf.cumsum(tf.cast(made.mask, tf.int32), axis=1)[..., None] > 0
-        sequences = tf.where(started, sequences, made.state[0][:, None])
-    return sequences, list(states)
+    sequences, states = made.loop()
+    recurrence = made.recurrence
+    if made.mask is not None and made.continues and recurrence.output is not None and not recurrence.zero_masked:
+        mask = tf.reverse(made.mask, [1]) if recurrence.reverse else made.mask
+        started = spread(tf.expand_dims(tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0, -1), sequences)
+        sequences = tf.where(started, sequences, tf.expand_dims(made.states[recurrence.output], 1))
+    return sequences, states
 
 
 def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:
@@ -199,7 +233,12 @@ def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:
 
     def call(inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
         shape = tf.shape(inputs)
-        outputs = inner.call(tf.reshape(inputs, [-1, *inputs.shape[2:]]))
+        given = {}
+        if mask is not None and len(mask.shape) > 2 and inner._call_has_mask_arg:
+            given["mask"] = tf.reshape(mask, tf.concat([[-1], tf.shape(mask)[2:]], axis=0))
+        folded = tf.reshape(inputs, tf.concat([[-1], shape[2:]], axis=0))
+        folded.set_shape([None, *inputs.shape[2:]])
+        outputs = inner.call(folded, **given)
         unfolded = tf.reshape(outputs, tf.concat([shape[:2], tf.shape(outputs)[1:]], axis=0))
         unfolded.set_shape([*inputs.shape[:2], *outputs.shape[1:]])
         return unfolded
@@ -250,7 +289,7 @@ def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
 
     with ExitStack() as stack:
         for path, layer in sublayers(model):
-            if isinstance(layer, (keras.layers.RNN, *WRAPPERS)) or not layer._layers:
+            if isinstance(layer, (keras.layers.RNN, keras.layers.Wrapper)) or not layer._layers:
                 stack.enter_context(_instance(layer, {"call": watched(f"Layer {path!r}", layer.call)}))
         for _, outer in [("", model), *sublayers(model)]:
             graph = functional_of(outer)

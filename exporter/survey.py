@@ -16,7 +16,8 @@ from signatures.ports import Array, Port
 
 from . import law
 from .model import Input, Model, given_states, recurrent_ports, same
-from .rewrite import STATES, Call
+from .recurrence import Recurrence
+from .rewrite import Call
 
 TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
 """Pairs of T to run a model with: the first pair it takes tells which axes change with T.
@@ -31,17 +32,17 @@ class CallFacts:
 
     Attributes:
         name: Port prefix.
-        layer: The layer's own prefix, which differs for its second call.
+        recurrence: The layer as data; its own name differs from this one's for its second call.
         time: The dimension of its time steps: a name, or a size that no input chooses.
-        units: U.
+        shape: Its output in one time step, without the batch axis: (U,).
         continues: Whether its first state is the layer's own (zeros in Keras): then h and c become input ports.
-        given: Model input -> "h" or "c", where the model's inputs are its initial state.
+        given: Model input -> short name of the state, where the model's inputs are its initial state.
     """
 
     name: str
-    layer: str
+    recurrence: Recurrence
     time: int | str
-    units: int
+    shape: tuple[int | str, ...]
     continues: bool
     given: Mapping[str, str]
 
@@ -97,7 +98,7 @@ def survey(model: Model) -> Survey:
     recurrent = recurrent_ports(first.calls)
     outputs: list[Port] = []
     order: list[str] = []
-    states = [state_input(made.name, short) for made in first.calls for short in STATES]
+    states = [state_input(made.name, short) for made in first.calls for short in made.recurrence.states]
     for (name, value), (_, other) in zip(first.outputs, second.outputs, strict=True):
         port = next((port for port, tensor in recurrent.items() if same(tensor, value)), None)
         if port is None:
@@ -107,7 +108,7 @@ def survey(model: Model) -> Survey:
             outputs.append(Port(port, "output", _shape(port, value.shape, other.shape, lengths), value.dtype.name))
         order.append(port)
 
-    calls = tuple(_facts(model, *pair, first.feeds, lengths) for pair in zip(first.calls, second.calls, strict=True))
+    calls = tuple(_facts(*pair, first.feeds, lengths) for pair in zip(first.calls, second.calls, strict=True))
     return Survey(
         inputs=tuple(_input_port(each, dims.get(each.name), model.vocabulary) for each in model.inputs),
         declared={dims[i.name]: i.shape[1] for i in model.inputs if i.name in dims and i.shape[1] is not None},
@@ -184,7 +185,7 @@ def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             reason = one_line(error)
             continue
-        if not first.calls:
+        if not first.calls and not model.repeated:
             raise UnsupportedModel(
                 f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state."
             )
@@ -200,13 +201,10 @@ def _fixed(sizes: Mapping[str, int]) -> str:
     return f"The model runs with exactly {max(sizes.values())} time steps."
 
 
-def _facts(
-    model: Model, made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]
-) -> CallFacts:
-    prefix = next(name for name, layer in model.layers.items() if layer is made.layer)
-    _, time, units = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
+def _facts(made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]) -> CallFacts:
+    _, time, *shape = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
     given = {} if made.continues else given_states(made, feeds)
-    return CallFacts(made.name, prefix, time, int(units), made.continues, given)
+    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.continues, given)
 
 
 def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:

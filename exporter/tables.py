@@ -58,15 +58,13 @@ def model_facts(opened: "Opened") -> Facts:
     """Return what inspecting a model shows."""
     contract = opened.contract(())
     survey = opened.survey
-    recurrences = opened.model.recurrences
     return {
         "model": opened.loaded.name,
         "recurrent_layers": [
             {
                 "name": made.name,
-                "kind": recurrences[made.layer].kind,
-                "features": int(recurrences[made.layer].kernel.shape[0]),
-                "units": made.units,
+                "kind": made.recurrence.kind,
+                "states": {short: list(shape) for short, shape in made.recurrence.states.items()},
                 "initial_state": "port" if made.continues else ", ".join(made.given) or "given by the model",
             }
             for made in survey.calls
@@ -173,9 +171,10 @@ def print_facts(facts: Facts) -> None:
             f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}", markup=False
         )
     else:
-        table = _table("recurrent layer", "kind", "features >", "units >", "initial state from")
+        table = _table("recurrent layer", "kind", "states", "initial state from")
         for row in facts["recurrent_layers"]:
-            table.add_row(row["name"], row["kind"], str(row["features"]), str(row["units"]), row["initial_state"])
+            shapes = ", ".join(f"{short} {' x '.join(map(str, shape))}" for short, shape in row["states"].items())
+            table.add_row(row["name"], row["kind"], shapes, row["initial_state"])
         console.print(f"{facts['model']}: takes {facts['time']} time steps", markup=False)
         console.print(table)
     stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"

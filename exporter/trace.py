@@ -9,7 +9,7 @@ import tensorflow as tf
 from signatures.ports import Port, Signature
 
 from .lowerings import LOWERINGS, Lowering, native
-from .lowerings.masking import silence_before_first
+from .lowerings.masking import silence, started
 from .model import Model
 from .plan import Plan
 from .recurrence import Recurrence
@@ -49,30 +49,33 @@ def trace(
         plans: How each recurrent call of each signature is lowered.
     """
     traced = Traced({}, tf.Module())
-    layer_of = {made.name: made.layer for made in survey.calls}
     variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
 
-    def weights(layer: str, lowering: Lowering) -> dict[str, tf.Variable]:
-        key = layer, lowering.weights
+    def weights(recurrence: Recurrence, lowering: Lowering) -> dict[str, tf.Variable]:
+        key = recurrence.name, lowering.weights
         if key not in variables:
             with tf.init_scope():  # they outlive the graph that is being traced
-                arrays = lowering.weights(model.recurrences[layer])
+                arrays = lowering.weights(recurrence)
                 variables[key] = {
                     name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()
                 }
         return variables[key]
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
-        layer = layer_of[made.name]
-        h, c = made.state
+        recurrence, x, mask = made.recurrence, made.sequences, made.mask
+        if recurrence.reverse:
+            x = tf.reverse(x, [1])
+            mask = None if mask is None else tf.reverse(mask, [1])
         if chosen.lowering == "native":
-            sequences, *states, token = native.placeholder(made.sequences, h, c, made.mask)
-            traced.placeholders[token] = model.recurrences[layer]
+            sequences, states, token = native.placeholder(x, made.states, mask)
+            traced.placeholders[token] = recurrence
         else:
             lowering = LOWERINGS[chosen.lowering]
-            sequences, *states = lowering.lower(made.sequences, h, c, made.mask, weights(layer, lowering))
-        if made.mask is not None and not made.continues:
-            sequences = silence_before_first(sequences, made.mask)
+            sequences, states = lowering.lower(recurrence, x, made.states, mask, weights(recurrence, lowering))
+        if mask is not None and recurrence.zero_masked:
+            sequences = silence(sequences, mask)
+        elif mask is not None and not made.continues:
+            sequences = silence(sequences, started(mask))
         return sequences, states
 
     def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:

@@ -17,7 +17,6 @@ from signatures.parity import compare, random_feeds
 from signatures.ports import Array, Signature
 
 from . import reference
-from .layers import convert
 from .model import Model
 from .rewrite import Call, Compute, keras_loop
 from .survey import Survey
@@ -118,9 +117,8 @@ def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compu
 
 
 def _oracle(made: Call) -> tuple[Any, list[Any]]:
-    h, c = (state.numpy() for state in made.state)
     mask = None if made.mask is None else made.mask.numpy()
-    with np.errstate(invalid="ignore"):  # a model may give NaN on these feeds; the caller looks
-        results = reference.lstm(made.sequences.numpy(), h, c, convert(made.layer, made.name), mask, made.continues)
-    sequences, final_h, final_c = (tf.constant(result, tf.float32) for result in results)
-    return sequences, [final_h, final_c]
+    states = [state.numpy() for state in made.states]
+    with np.errstate(invalid="ignore", over="ignore"):  # a model may give NaN on these feeds; the caller looks
+        sequences, finals = reference.run(made.recurrence, made.sequences.numpy(), states, mask, made.continues)
+    return tf.constant(sequences, tf.float32), [tf.constant(final, tf.float32) for final in finals]

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from signatures.errors import UnsupportedModel
 
 from ..recurrence import Recurrence
-from . import lstm
+from . import conv_lstm, gru, lstm, rnn, simple_rnn
+from .options import class_name
 
 
 class Converter(Protocol):
@@ -28,7 +29,13 @@ class Converter(Protocol):
 
 
 CONVERTERS: dict[str, Converter] = {
+    "keras.layers.ConvLSTM1D": conv_lstm.convert,
+    "keras.layers.ConvLSTM2D": conv_lstm.convert,
+    "keras.layers.ConvLSTM3D": conv_lstm.convert,
+    "keras.layers.GRU": gru.convert,
     "keras.layers.LSTM": lstm.convert,
+    "keras.layers.RNN": rnn.convert,
+    "keras.layers.SimpleRNN": simple_rnn.convert,
 }
 
 
@@ -47,10 +54,3 @@ def convert(layer: Any, name: str) -> Recurrence:
             "  Replace the layer by one of these; its weights can be copied with set_weights where the equations agree."
         )
     return converter(layer, name)
-
-
-def class_name(layer: Any) -> str:
-    """Return a layer's public name if it is one of Keras' own classes, else its module and name."""
-    cls = type(layer)
-    ours = cls.__module__.startswith("keras.src.layers.")
-    return f"keras.layers.{cls.__name__}" if ours else f"{cls.__module__}.{cls.__name__}"

@@ -17,8 +17,11 @@ def weights(recurrence: Recurrence) -> dict[str, NDArray[Any]]:
     return {"kernels": np.concatenate([recurrence.kernel, recurrence.recurrent_kernel]), "bias": recurrence.bias}
 
 
-def lower(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, w: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower a recurrence over x [B, T, F]; see Lowering."""
+def lower(
+    recurrence: Recurrence, x: Tensor, states: list[Tensor], mask: Tensor | None, w: dict[str, Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Lower an LSTM with tanh and sigmoid over x [B, T, F]; see Lowering."""
+    h, c = states
     packed, counts = (x, None) if mask is None else pack(x, mask)
     no_peephole = tf.zeros([h.shape[-1]])
     out = tf.raw_ops.BlockLSTMV2(
@@ -34,6 +37,6 @@ def lower(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, w: dict[str, Ten
     )
     sequences = tf.transpose(out.h, [1, 0, 2])
     if counts is None:
-        return sequences, out.h[-1], out.cs[-1]
+        return sequences, [out.h[-1], out.cs[-1]]
     cells = tf.transpose(out.cs, [1, 0, 2])
-    return unpack(sequences, h, mask), last_valid(sequences, h, counts), last_valid(cells, c, counts)
+    return unpack(sequences, h, mask), [last_valid(sequences, h, counts), last_valid(cells, c, counts)]

@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .cell import spread
+
 Tensor = Any
 
 
@@ -34,7 +36,11 @@ def last_valid(sequences: Tensor, initial: Tensor, counts: Tensor) -> Tensor:
     return tf.where(tf.expand_dims(counts > 0, 1), last, initial)
 
 
-def silence_before_first(sequences: Tensor, mask: Tensor) -> Tensor:
-    """Zero the outputs before the first valid step: what Keras gives where a call doesn't continue a stream."""
-    seen = tf.cumsum(tf.cast(mask, sequences.dtype), axis=1)
-    return tf.where(tf.expand_dims(seen > 0, -1), sequences, tf.zeros_like(sequences))
+def silence(sequences: Tensor, keep: Tensor) -> Tensor:
+    """Return sequences [B, T, ...] with zeros where keep [B, T] is False."""
+    return tf.where(spread(tf.expand_dims(keep, -1), sequences), sequences, tf.zeros_like(sequences))
+
+
+def started(mask: Tensor) -> Tensor:
+    """Return where a valid step has been seen, [B, T]: Keras gives zeros before it, unless the call continues."""
+    return tf.cumsum(tf.cast(mask, tf.float32), axis=1) > 0

@@ -1,22 +1,26 @@
-"""One copy of the step for every time step: the fastest form of one step, for TFLite's `step` and short fixed T."""
+"""One copy of the step for every time step: the fastest form of one step, and for TFLite of a short fixed T."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from .cell import lstm_step, weights
+from ..recurrence import Recurrence
+from .cell import States, advance, first_output, project, weights
 
 __all__ = ["lower", "weights"]
 
 Tensor = Any
 
 
-def lower(x: Tensor, h: Tensor, c: Tensor, mask: Tensor | None, w: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower a recurrence over x [B, T, F], T static; see Lowering."""
-    z = tf.matmul(x, w["kernel"]) + w["bias"]
+def lower(
+    recurrence: Recurrence, x: Tensor, states: States, mask: Tensor | None, w: dict[str, Tensor]
+) -> tuple[Tensor, States]:
+    """Lower a recurrence over x [B, T, ...], T static; see Lowering."""
+    z = project(recurrence, x, w)
     valid = None if mask is None else tf.expand_dims(mask, -1)
+    output = first_output(recurrence, z[:, 0], states, w)
     outputs = []
     for t in range(x.shape[1]):
-        h, c = lstm_step(z[:, t], h, c, w["recurrent_kernel"], None if valid is None else valid[:, t])
-        outputs.append(h)
-    return tf.stack(outputs, axis=1), h, c
+        output, states = advance(recurrence, z[:, t], states, output, None if valid is None else valid[:, t], w)
+        outputs.append(output)
+    return tf.stack(outputs, axis=1), states

@@ -1,11 +1,14 @@
 """What is written: one module a target, each with the same two functions."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from signatures.contract import Contract
 
+from ..plan import Plan
+from ..recurrence import Recurrence
 from ..trace import Traced
 
 
@@ -27,5 +30,10 @@ class Target(Protocol):
     def ops(self, path: Path) -> Counter[str]:
         """Count the ops of an artifact, by the target's own names."""
 
-    def faults(self, ops: Counter[str], recurrences: int) -> list[str]:
-        """Return what the artifact's ops break of this target's promise, one sentence each."""
+    def faults(self, ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
+        """Return what the artifact's ops break of this target's promise, one sentence each.
+
+        Args:
+            ops: What `ops` counted.
+            planned: Each recurrent call of a `sequence` and how it was lowered.
+        """

@@ -1,12 +1,12 @@
-"""ONNX: one graph with a native LSTM op per recurrent call and a dynamic time axis, for every signature.
+"""ONNX: one graph with a native LSTM, GRU or RNN op per recurrent call and a dynamic time axis, for every signature.
 
 tf2onnx converts the traced graph; each placeholder in it becomes
 
     x [B,T,F] -> (valid steps first) -> Transpose -> LSTM -> Transpose -> (back in place) -> sequences [B,T,U]
     h, c [B,U] -> Unsqueeze ----------------^ Y_h, Y_c -> Squeeze -> h, c [B,U]
 
-where the parts in brackets are there for masks only. ONNX's LSTM has gate order i o f c, its input and recurrent biases
-one after the other, and is given layout 0, the only one ONNX Runtime runs.
+where the parts in brackets are there for masks only. ONNX's LSTM has gate order i o f c, its GRU Keras' z r h; input
+and recurrent biases stand one after the other; layout is 0, the only one ONNX Runtime runs.
 """
 
 import logging
@@ -24,8 +24,10 @@ from signatures.errors import UnsupportedModel
 from signatures.ports import Signature
 from signatures.runtimes.onnx import METADATA
 
+from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
-from ..recurrence import Recurrence, reorder
+from ..plan import ONNX_OPS, Plan
+from ..recurrence import GATES, Recurrence, reorder
 from ..trace import Traced
 
 OPSET = 17
@@ -38,7 +40,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     """Write an ONNX file; see Target.write."""
     [function] = traced.functions.values()
 
-    def lstm(graph: Any, node: Any, name: str, args: Any) -> None:
+    def native(graph: Any, node: Any, name: str, args: Any) -> None:
         _Nodes(graph).replace(node, traced.placeholders[node.get_attr_str("token").encode()])
 
     signature = next(iter(contract.signatures.values()))
@@ -47,7 +49,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
         function,
         function.input_signature,
         opset=OPSET,
-        custom_op_handlers={PLACEHOLDER: (lstm, []), "Erfc": (_erfc, [])},
+        custom_op_handlers={PLACEHOLDER: (native, []), "Erfc": (_erfc, [])},
     )
     unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if unknown:
@@ -72,11 +74,17 @@ def ops(path: Path) -> Counter[str]:
     return Counter(walk(onnx.load(path, load_external_data=False).graph))
 
 
-def faults(ops: Counter[str], recurrences: int) -> list[str]:
-    """Require one LSTM per recurrent call and no loop; see Target.faults."""
-    found = [f"it holds {ops[op]} {op} op(s); there should be no loop" for op in ("Loop", "Scan") if ops[op]]
-    if ops["LSTM"] != recurrences:
-        found.append(f"it holds {ops['LSTM']} LSTM op(s) for {recurrences} recurrent calls")
+def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
+    """Require one native op per recurrent call that has one, and no loop but for the others; see Target.faults."""
+    wanted = Counter(ONNX_OPS[recurrence.kind] for recurrence, plan in planned if plan.lowering == "native")
+    found = [
+        f"it holds {ops[op]} {op} op(s) for {wanted[op]} recurrent calls"
+        for op in ONNX_OPS.values()
+        if ops[op] != wanted[op]
+    ]
+    loops = sum(plan.lowering == "scan" for _, plan in planned)
+    if ops["Loop"] + ops["Scan"] > loops:
+        found.append(f"it holds {ops['Loop'] + ops['Scan']} loop(s); there should be {loops}")
     return found
 
 
@@ -97,6 +105,30 @@ def _name_dims(graph: Any, signature: Signature) -> None:
                 found.dim_param = str(dim)
 
 
+def _weights(recurrence: Recurrence) -> list[Any]:
+    """Return W [1, G U, F], R [1, G U, U] and B [1, 2 G U], gates in ONNX's order."""
+    gates = GATES[recurrence.kind]
+    order = "iofc" if recurrence.kind == "lstm" else gates
+    biases = recurrence.bias if recurrence.reset_after else np.stack([recurrence.bias, np.zeros_like(recurrence.bias)])
+    kernels = [reorder(kernel, gates, order).T[None] for kernel in (recurrence.kernel, recurrence.recurrent_kernel)]
+    return [*kernels, reorder(biases, gates, order).reshape(1, -1)]
+
+
+def _attributes(recurrence: Recurrence) -> dict[str, Any]:
+    """Return the node's attributes: functions of the gates first, then of the candidate and, for an LSTM, of c."""
+    names = {
+        "lstm": ("recurrent_activation", "activation", "activation"),
+        "gru": ("recurrent_activation", "activation"),
+    }
+    used = [ACTIVATIONS[getattr(recurrence, name)].onnx for name in names.get(recurrence.kind, ("activation",))]
+    functions = [function for function in used if function is not None]
+    attributes: dict[str, Any] = {"hidden_size": recurrence.units, "activations": [name for name, _, _ in functions]}
+    alphas, betas = ([values[k] for values in functions if values[k] is not None] for k in (1, 2))
+    attributes.update({"activation_alpha": alphas} if alphas else {})
+    attributes.update({"activation_beta": betas} if betas else {})
+    return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
+
+
 class _Nodes:
     """The ONNX nodes that take a placeholder's place in a tf2onnx graph."""
 
@@ -104,40 +136,35 @@ class _Nodes:
         self.graph = graph
 
     def replace(self, node: Any, recurrence: Recurrence) -> None:
-        """Replace a placeholder (x, h, c[, mask]) -> (sequences, h, c) by the native op."""
-        x, h, c, *mask = node.input
+        """Replace a placeholder (x, states..., [mask]) -> (sequences, states...) by the native op."""
+        x, *rest = node.input
+        states, mask = rest[: len(recurrence.states)], rest[len(recurrence.states) :]
         outputs, graph = list(node.output), self.graph
         graph.remove_node(node.name)
-        counts = order = seen = ""
+        counts = seen = ""
         if mask:
             valid = self.op("Cast", mask, INT32, to=INT32)
             counts = self.op("ReduceSum", [valid, self.const([1])], INT32, keepdims=0)
             order = self.op("Unsqueeze", [self.valid_first(mask[0], valid), self.const([2])], INT64)
             seen = self.op("CumSum", [valid, self.const(1)], INT32)
             x = self.op("GatherND", [x, order], batch_dims=1)
-        weights = [
-            reorder(recurrence.kernel, "iofc").T[None],
-            reorder(recurrence.recurrent_kernel, "iofc").T[None],
-            np.concatenate([reorder(recurrence.bias, "iofc"), np.zeros_like(recurrence.bias)])[None],
-        ]
-        first = [self.op("Unsqueeze", [state, self.const([0])]) for state in (h, c)]
-        lstm = graph.make_node(
-            "LSTM",
-            [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, weights), counts, *first],
-            attr={"hidden_size": recurrence.units},
-            output_count=3,
-            dtypes=[FLOAT] * 3,
+        first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
+        native = graph.make_node(
+            ONNX_OPS[recurrence.kind],
+            [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, _weights(recurrence)), counts, *first],
+            attr=_attributes(recurrence),
+            output_count=1 + len(states),
+            dtypes=[FLOAT] * (1 + len(states)),
         )
-        y, last_h, last_c = lstm.output
+        y, *last = native.output
         sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
-        finals = [self.op("Squeeze", [last, self.const([0])]) for last in (last_h, last_c)]
+        finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         if mask:
-            sequences = self.in_place(sequences, h, seen)
+            sequences = self.in_place(sequences, states[0], seen)
             # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
-            some = self.op(
-                "Unsqueeze", [self.op("Greater", [counts, self.const(0, np.int32)], BOOL), self.const([1])], BOOL
-            )
-            finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, (h, c), strict=True)]
+            some = self.op("Greater", [counts, self.const(0, np.int32)], BOOL)
+            some = self.op("Unsqueeze", [some, self.const([1])], BOOL)
+            finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, states, strict=True)]
         for value, output in zip((sequences, *finals), outputs, strict=True):
             graph.make_node("Identity", [value], outputs=[output], dtypes=[FLOAT])
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import flatbuffers
@@ -13,6 +14,8 @@ from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
 from signatures.runtimes.tflite import METADATA
 
+from ..plan import Plan
+from ..recurrence import Recurrence
 from ..trace import Traced
 
 HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
@@ -61,7 +64,7 @@ def ops(path: Path) -> Counter[str]:
     return Counter(names[op.opcodeIndex] for subgraph in model.subgraphs for op in subgraph.operators)
 
 
-def faults(ops: Counter[str], recurrences: int) -> list[str]:
+def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
     """Require builtin ops and no hidden state; see Target.faults."""
     return [f"it holds {ops[op]} {op} op(s)" for op in sorted(ops) if op.startswith("CUSTOM") or op in HIDDEN_STATE]
 

@@ -1,0 +1,36 @@
+"""`keras.layers.ConvLSTM1D`, `2D` and `3D` to a Recurrence: an LSTM whose products are convolutions.
+
+The lowerings call the Keras cell, which is made of convolutions that every target has; the reference has its own.
+"""
+
+from typing import Any
+
+from signatures.errors import UnsupportedModel
+
+from ..recurrence import Convolution, Recurrence
+from .options import activation, array, bias, called, over_time
+
+
+def convert(layer: Any, name: str) -> Recurrence:
+    """Read a built ConvLSTM layer; see Converter."""
+    cell = layer.cell
+    if cell.data_format != "channels_last":
+        raise UnsupportedModel(
+            f"layer {layer.name!r} ({type(layer).__name__}): data_format={cell.data_format!r} is not supported.\n"
+            "  Supported: 'channels_last'. Move the channels to the last axis."
+        )
+    kernel = array(cell.kernel)
+    shape = tuple(layer.compute_output_shape(layer.get_build_config()["input_shape"])[-cell.rank - 1 :])
+    recurrence = Recurrence(
+        name,
+        "conv_lstm",
+        {"h": shape, "c": shape},
+        kernel=kernel,
+        recurrent_kernel=array(cell.recurrent_kernel),
+        bias=bias(cell.bias, kernel),
+        activation=activation(cell, "activation"),
+        recurrent_activation=activation(cell, "recurrent_activation"),
+        convolution=Convolution(tuple(cell.strides), tuple(cell.dilation_rate), cell.padding),
+        cell=called(cell),
+    )
+    return over_time(recurrence, layer)

@@ -1,0 +1,76 @@
+"""What all recurrent layers have in common: activations, biases, direction and masks, and which types are accepted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from signatures.errors import UnsupportedModel
+
+from ..activations import ACTIVATIONS, name_of
+from ..recurrence import Recurrence
+
+Array = NDArray[Any]
+
+
+def over_time(cell: Recurrence, layer: Any) -> Recurrence:
+    """Return a cell run as its layer runs it. Dropout, regularizers, unroll and stateful don't change its numbers.
+
+    Raises:
+        UnsupportedModel: When the layer computes in another type than float32.
+    """
+    if layer.compute_dtype != "float32":
+        raise UnsupportedModel(
+            f"layer {layer.name!r} ({type(layer).__name__}): dtype={layer.compute_dtype!r} is not supported.\n"
+            "  Supported: 'float32'. Load the model under keras.config.set_dtype_policy('float32')."
+        )
+    return replace(cell, reverse=bool(layer.go_backwards), zero_masked=bool(layer.zero_output_for_mask))
+
+
+def activation(cell: Any, option: str) -> str:
+    """Return the name of a cell's activation.
+
+    Raises:
+        UnsupportedModel: When it isn't one of Keras' own.
+    """
+    function = getattr(cell, option)
+    name = name_of(function)
+    if name is None:
+        found = getattr(function, "__name__", type(function).__name__)
+        raise UnsupportedModel(
+            f"layer {cell.name!r} ({type(cell).__name__}): {option}={found!r} is a function of its own.\n"
+            f"  Supported: {', '.join(ACTIVATIONS)}. Retrain with one of these, or use RNN with a cell of your own."
+        )
+    return name
+
+
+def array(variable: Any) -> Array:
+    """Return a variable's value, float32."""
+    return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+
+
+def bias(variable: Any, kernel: Array) -> Array:
+    """Return a bias' value, zeros where there is none."""
+    return np.zeros(kernel.shape[-1], np.float32) if variable is None else array(variable)
+
+
+def called(cell: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
+    """Return a cell as a function (inputs, states in one list) -> (output, states in one list)."""
+
+    def run(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        nested = isinstance(cell.state_size, (list, tuple)) and not isinstance(cell.state_size[0], int)
+        packed = keras.tree.pack_sequence_as(cell.state_size, states) if nested else states
+        output, new = cell(x, packed)
+        return output, keras.tree.flatten(new)
+
+    return run
+
+
+def class_name(layer: Any) -> str:
+    """Return a layer's public name if it is one of Keras' own classes, else its module and name."""
+    cls = type(layer)
+    ours = cls.__module__.startswith("keras.src.layers.")
+    return f"keras.layers.{cls.__name__}" if ours else f"{cls.__module__}.{cls.__name__}"
