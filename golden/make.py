@@ -235,7 +235,7 @@ RECIPES = {
     "lengths": Recipe(stacked, "state that moves after a sample's length, length 0", lengths=True),
     "gated": Recipe(gated, "gate order of a GRU, the reset gate before or after the product, its second bias"),
     "elman": Recipe(elman, "a recurrence without gates"),
-    "activations": Recipe(activations, "slopes and parameters of activations in ONNX's ops"),
+    "activations": Recipe(activations, "slopes and parameters of activations in ONNX's ops", scale=0.5),
     "other_activations": Recipe(other_activations, "activations that no native op has"),
     "backwards": Recipe(backwards, "the order of a reversed sequence, a state carried where none goes on", (1, 6, 21)),
     "zero_masked": Recipe(zero_masked, "outputs repeated where zeros were asked for"),
