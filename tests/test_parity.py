@@ -19,9 +19,19 @@ CASES = (
     "lengths",
     "long",
     "saturated",
+    "gated",
+    "elman",
+    "activations",
+    "other_activations",
+    "backwards",
+    "zero_masked",
+    "bidirectional",
+    "cells",
+    "convolutional",
+    "repeated",
 )
 TARGETS = ("tflite", "onnx", "savedmodel")
-CANT_BE_STEPPED = {"encoder_decoder"}
+CANT_BE_STEPPED = {"encoder_decoder", "backwards", "bidirectional"}
 
 
 def test_every_golden_case_is_tested(golden_folder):
