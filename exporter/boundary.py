@@ -1,5 +1,6 @@
 """From a survey and the user's options to the contract: every port, carry and signature the artifact will have."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -44,12 +45,15 @@ def contract(
     states = [
         Port(state_input(made.name, short), "state", ("batch", *shape))
         for made in survey.calls
-        if made.continues
+        if made.own
         for short, shape in made.recurrence.states.items()
     ]
     recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
-    carries = tuple(carry for made in survey.calls for carry in _carries(made))
-    common = Signature("sequence", (*inputs, *states), (*survey.outputs, *recurrent), carries)
+    carries = [carry for made in survey.calls for carry in _carries(made)]
+    times = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
+    common = Signature(
+        "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if times[c.input] == 1)
+    )
     one = {str(port.shape[1]): 1 for port in survey.inputs if port.timed}
     made = {
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
@@ -59,7 +63,7 @@ def contract(
 
 
 def _own_inputs(survey: Survey) -> list[Port]:
-    given = {name for made in survey.calls for name in made.given}
+    given = {port for made in survey.calls for port in made.given.values()}
     return [replace(port, role="state") if port.name in given else port for port in survey.inputs]
 
 
@@ -72,5 +76,5 @@ def _recurrent_outputs(made: CallFacts) -> list[Port]:
 def _carries(made: CallFacts) -> list[Carry]:
     if made.recurrence.reverse:  # it starts where the sequence ends: nothing goes on from there
         return []
-    own = {state_input(made.name, short): short for short in made.recurrence.states} if made.continues else made.given
-    return [Carry(state_output(made.name, short), port) for port, short in own.items()]
+    ports = {short: state_input(made.name, short) for short in made.recurrence.states} if made.own else made.given
+    return [Carry(state_output(made.name, short), port) for short, port in ports.items()]

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that --help answers at once.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,10 @@ import click
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 
 TARGETS = ("tflite", "onnx", "savedmodel")
+
+
+MOST = 1_000_000
+"""The largest fixed number of samples or time steps."""
 
 
 class ExportByDefault(click.Group):
@@ -45,8 +50,8 @@ class Extent(click.ParamType[Any]):
         """Return the number, or "any"."""
         if value == "any" or isinstance(value, int):
             return value
-        if not str(value).isdigit() or int(value) < 1:
-            self.fail(f"{value!r} is not a number of at least 1, nor 'any'.", param, ctx)
+        if not str(value).isdigit() or not 1 <= int(value) <= MOST:
+            self.fail(f"{value!r} is not a number from 1 to {MOST}, nor 'any'.", param, ctx)
         return int(value)
 
 
@@ -279,6 +284,7 @@ def running(verbose: bool, quiet: bool) -> Iterator[Callable[[str], None]]:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     with native_stderr(verbose) as stream:
         console = Console(file=stream, highlight=False)
         try:

@@ -14,7 +14,7 @@ from signatures.ports import Array, Port
 from signatures.stream import cut
 
 from . import rewrite
-from .model import Model, given_states, recurrent_ports
+from .model import Model, carried_states, recurrent_ports
 
 AGREE = 1e-4
 """How closely the two must agree (absolute and relative): far above float32 rounding, far below a wrong state."""
@@ -22,55 +22,72 @@ AGREE = 1e-4
 Named = list[tuple[str, Any]]
 
 
+LONG = 201
+"""Time steps of the second run, in two halves: it shows a memory of up to 100 steps, and counters that start anew."""
+
+
 def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
-    """Return why stepping differs from running whole, one sentence; None where it doesn't.
+    """Return why running a model piece by piece differs from running it whole, one sentence; None where it doesn't.
 
     Args:
         model: The model.
         timed: Its inputs with a time axis.
-        total: Time steps to run it with.
+        total: Time steps to run it with, one by one: other than the survey's, so that a size of its own shows.
     """
+    return _why_pieces_differ(model, timed, [1] * total) or _why_pieces_differ(
+        model, timed, [LONG // 2, LONG - LONG // 2]
+    )
+
+
+def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str | None:
+    total = sum(sizes)
     feeds = model.draw(dict.fromkeys(timed, total), 3, np.random.default_rng(2))
     with rewrite.recorded(model.keras) as whole:
-        outputs, calls = model.eagerly(feeds)
+        try:
+            outputs, calls = model.eagerly(feeds)
+        except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+            return f"The model doesn't run on {total} time steps ({one_line(error)})."
     links: dict[str, str] = {}
     for made in calls:
-        states = given_states(made, feeds)
+        states = carried_states(made)
         if made.recurrence.reverse:
             return f"Layer {made.name!r} runs from the last time step to the first."
         if len(states) != len(made.states):
             return f"Layer {made.name!r} gets its initial state from the model itself on every call."
-        links.update({name: state_output(made.name, short) for name, short in states.items()})
+        if set(states) & set(links):
+            return f"Layer {made.name!r} starts from the same input as another layer, whose state goes on differently."
+        links.update({port: state_output(made.name, short) for port, short in states.items()})
 
     ports = tuple(Port(name, "input", ("batch", "time")) for name in timed)
     state: dict[str, Array] = {}
-    stepped: list[Named] = []
+    pieces: list[Named] = []
     records: list[Named] = []
-    for t in range(total):
+    for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
         with rewrite.recorded(model.keras) as record:
             try:
-                found, now = model.eagerly({**cut(feeds, ports, t, 1), **state})
-            except Exception as error:  # noqa: BLE001 - a layer raises what it likes when one step doesn't suit it
+                found, now = model.eagerly({**cut(feeds, ports, int(start), size), **state})
+            except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
                 what = record[-1][0] if record else "The model"
-                return f"{what} doesn't run on one time step ({one_line(error)})."
+                steps = "one time step" if size == 1 else f"{size} time steps"
+                return f"{what} doesn't run on {steps} ({one_line(error)})."
         recurrent = recurrent_ports(now)
-        state = {name: np.asarray(recurrent[output]) for name, output in links.items()}
-        stepped.append([*found, *recurrent.items()])
+        state = {port: np.asarray(recurrent[output]) for port, output in links.items()}
+        pieces.append([*found, *recurrent.items()])
         records.append(record)
 
     everything: Named = [*outputs, *recurrent_ports(calls).items()]
-    if all(_agree(value, [step[k][1] for step in stepped]) for k, (_, value) in enumerate(everything)):
+    if all(_agree(value, [piece[k][1] for piece in pieces], sizes) for k, (_, value) in enumerate(everything)):
         return None
     for k, (what, value) in enumerate(whole):
         parts = [record[k] if k < len(record) else ("", None) for record in records]
-        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts]):
+        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts], sizes):
             return f"{what} doesn't treat each time step alone."
     return "An operation between the model's layers doesn't treat each time step alone."
 
 
-def _agree(whole: Any, parts: list[Any]) -> bool:
+def _agree(whole: Any, parts: list[Any], sizes: list[int]) -> bool:
     """Whether the parts, joined along time where they have it, else the last one, are the whole."""
     whole, pieces = np.asarray(whole), [np.asarray(part) for part in parts]
-    timed = whole.ndim > 1 and pieces[0].shape[1:2] == (1,) and whole.shape[1] == len(pieces)
+    timed = whole.shape[1:2] == (sum(sizes),) and all(p.shape[1:2] == (n,) for p, n in zip(pieces, sizes, strict=True))
     joined = np.concatenate(pieces, axis=1) if timed else pieces[-1]
     return whole.shape == joined.shape and bool(np.allclose(whole, joined, atol=AGREE, rtol=AGREE, equal_nan=True))

@@ -50,6 +50,11 @@ class Model:
                 f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
                 "  Give a model with an LSTM layer; for others Keras' model.export() is the tool."
             )
+        if odd := [layer.name for _, layer in rewrite.sublayers(model) if ":" in layer.name]:
+            raise UnsupportedModel(
+                f"layer {odd[0]!r} has a colon in its name, with which TensorFlow can't save its weights.\n"
+                "  Rename the layer."
+            )
         self._structure, inputs = _inputs(model)
         names: list[str] = []
         for each in inputs:
@@ -127,20 +132,11 @@ def recurrent_ports(calls: list[Call]) -> dict[str, Any]:
     return ports
 
 
-def given_states(made: Call, feeds: Mapping[str, Any]) -> dict[str, str]:
-    """Return input port -> short state name, for the states of an eager call that come from a port."""
-    if made.continues:
+def carried_states(made: Call) -> dict[str, str]:
+    """Return input port -> short state name, for the states of a call that come from a port."""
+    if made.own:
         return {state_input(made.name, short): short for short in made.recurrence.states}
-    found = {}
-    for short, state in zip(made.recurrence.states, made.states, strict=True):
-        found.update({name: short for name, value in feeds.items() if same(state, value)})
-    return found
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two eager arrays are equal bit for bit, NaN included."""
-    a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return {port: short for short, port in made.given.items()}
 
 
 def _inputs(model: Any) -> tuple[Any, list[Input]]:

@@ -45,8 +45,10 @@ def check_free(wanted: Sequence[Path], force: bool) -> None:
         OutputError: With the first such path.
     """
     for path in wanted:
-        if path.exists() and not force:
-            raise OutputError(f"{path}: exists already. Give another --out, or --force to replace it.")
+        if os.path.lexists(path) and not force:
+            raise OutputError(f"{path}: exists already. Give another path, or force to replace it (--force).")
+        if path.is_dir() and not path.is_symlink() and not (path / "saved_model.pb").is_file():
+            raise OutputError(f"{path}: is a folder, and not a SavedModel to replace. Give another path.")
         existing = next(parent for parent in path.absolute().parents if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise OutputError(
@@ -70,7 +72,7 @@ def staged(wanted: Sequence[Path]) -> Iterator[dict[Path, Path]]:
         for temporary in staging.values():
             temporary.lstat()  # all there, before the first one replaces anything
         for path, temporary in staging.items():
-            if path.is_dir() and not path.is_symlink():
+            if os.path.lexists(path) and (path.is_dir() or temporary.is_dir()):
                 path.replace(temporary.with_name(f"{path.name}.old"))  # goes with the stage
             temporary.replace(path)
         done = True

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .survey import Survey
 
+SIGNATURES = ("sequence", "step")
 TARGETS = ("tflite", "onnx", "savedmodel")
 Extent = int | Literal["any"] | None
 Progress = Callable[[str], None]
@@ -151,6 +152,7 @@ def export(
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
     targets = _targets(to)
+    _check_options(batch, time, signatures, lowering)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = outputs.paths(stem, targets, out)
     outputs.check_free([*final.values(), contract_path], force)
@@ -261,11 +263,23 @@ def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Sign
     return dict(contract.signatures)
 
 
+def _check_options(batch: Extent, time: Extent, signatures: Sequence[str] | None, lowering: str) -> None:
+    """Refuse values that no export has, in the words of the command line."""
+    for name, value in (("batch", batch), ("time", time)):
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and value != "any" and not number:
+            raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
+    if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
+        raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
+    if lowering not in ("auto", "unrolled", "loop"):
+        raise ValueError(f"lowering={lowering!r}: give auto, unrolled or loop")
+
+
 def _targets(to: str | Sequence[str]) -> list[str]:
-    asked: list[str] = [to] if isinstance(to, str) else list(to)
+    asked: list[str] = [to] if isinstance(to, str) else list(to or [])
     found = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
-    if not found or (unknown := sorted(set(found) - set(TARGETS))):
-        raise ValueError(f"unknown target {(unknown or ['none'])[0]!r}; there is {', '.join(TARGETS)} and all")
+    if not found or set(found) - set(TARGETS):
+        raise ValueError(f"to={to!r}: give tflite, onnx, savedmodel, several of them or all")
     return found
 
 
@@ -273,8 +287,6 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
     if asked is None:
         return dict(survey.declared)
-    if asked != "any" and asked < 1:
-        raise UnsupportedModel(f"time {asked} is no number of time steps; give at least 1, or 'any'.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
     return {} if asked == "any" else dict.fromkeys(survey.tried, asked)

@@ -10,22 +10,29 @@ Everything around the loops stays Keras' own. In Keras 3 every recurrent layer g
 is called. Neither is a documented extension point; tests/exporter/test_rewrite.py runs them on the installed Keras.
 """
 
+import functools
+import operator
+import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.models.functional import Functional
 
-from signatures.contract import LENGTHS, state_input, unique
+from signatures.contract import LENGTHS, identifier, state_input, unique
 
 from .lowerings.cell import spread
 from .recurrence import Recurrence
 
 Tensor = Any  # tf.Tensor, eager or symbolic
+
+LOCK = threading.RLock()
+"""Held while methods are swapped: two threads that export one model would take back each other's."""
 
 SHORTCUTS = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
 """Methods of Bidirectional that ask whether it may run both halves by one call of cuDNN."""
@@ -41,7 +48,8 @@ class Call:
         sequences: Its input, [B, T, ...].
         states: Initial states, [B, ...] each, in one list however Keras nests them.
         mask: Valid steps [B, T] bool, or None.
-        continues: Whether the state came from a port, so that this call goes on where the last one ended.
+        own: Whether its first state is the layer's own: zeros in Keras, a port of the layer's here.
+        given: Short name of a state -> the input port that is it, where the model's own inputs are the first state.
         loop: Keras' own `inner_loop` of the layer, giving sequences and final states.
         outputs: After the call: sequences [B, T, ...] in the order the steps are run, and the final states.
     """
@@ -51,9 +59,15 @@ class Call:
     sequences: Tensor
     states: list[Tensor]
     mask: Tensor | None
-    continues: bool
+    own: bool
+    given: Mapping[str, str]
     loop: Callable[[], tuple[Tensor, list[Tensor]]]
     outputs: tuple[Tensor, list[Tensor]] = field(default=(None, []))
+
+    @property
+    def continues(self) -> bool:
+        """Whether every state came from a port, so that this call goes on where the last one ended."""
+        return self.own or len(self.given) == len(self.states)
 
 
 Compute = Callable[[Call], tuple[Tensor, list[Tensor]]]
@@ -157,22 +171,33 @@ def call(
                 return outputs, keras.tree.flatten(states)
 
             name = own_state.pop(id(layer), None)
+            states = keras.tree.flatten(initial_state)
+            given = {
+                short: port
+                for short, state in zip(recurrence.states, states, strict=True)
+                for port, value in feeds.items()
+                if state is value
+            }
+            made = Call(
+                name or unique(prefix, [other.name for other in calls]),
+                recurrence,
+                sequences,
+                states,
+                _joined(mask, lengths, sequences),
+                name is not None,
+                {} if name else given,
+                loop,
+            )
             if prefix in repeated:
-                made = Call(prefix, recurrence, sequences, keras.tree.flatten(initial_state), mask, False, loop)
+                made = replace(made, name=prefix, mask=mask)
             else:
-                made = Call(
-                    name or unique(prefix, [other.name for other in calls]),
-                    recurrence,
-                    sequences,
-                    keras.tree.flatten(initial_state),
-                    _joined(mask, lengths, sequences),
-                    name is not None,
-                    loop,
-                )
                 calls.append(made)
             made.outputs = compute(made)
-            outputs, states = made.outputs
-            return outputs[:, -1], outputs, keras.tree.pack_sequence_as(initial_state, states)
+            outputs, finals = made.outputs
+            # The very tensor that is a port wherever it is one: survey finds model outputs that are ports by identity.
+            k = recurrence.output if made.mask is None or made.continues else None
+            last = outputs[:, -1] if k is None or recurrence.zero_masked else finals[k]
+            return last, outputs, keras.tree.pack_sequence_as(initial_state, finals)
 
         return {
             "inner_loop": inner_loop,
@@ -182,7 +207,7 @@ def call(
             "unroll": False,
         }
 
-    with ExitStack() as stack:
+    with LOCK, ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings(
             "ignore", "Layer .* was passed an input with a mask", UserWarning
@@ -199,13 +224,12 @@ def call(
                 stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
             if isinstance(layer, keras.layers.Bidirectional):  # its shortcut past both layers is for a GPU
                 stack.enter_context(_instance(layer, dict.fromkeys(SHORTCUTS, lambda *args: False)))
-            if lowered and isinstance(layer, keras.layers.TimeDistributed):
-                stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))
+            if lowered:
+                stack.enter_context(_instance(layer, _for_graphs(layer)))
+                if isinstance(layer, keras.layers.TimeDistributed):
+                    stack.enter_context(_instance(layer.layer, _for_graphs(layer.layer)))
         if lengths is not None:
-            inputs = keras.tree.map_structure(tf.identity, inputs)  # the mask stays on what it is put on
-            for x in keras.tree.flatten(inputs):
-                if len(x.shape) > 2 or x.dtype.is_integer:  # a vector has no time steps
-                    x._keras_mask = tf.sequence_mask(lengths, tf.shape(x)[1])
+            inputs = keras.tree.map_structure(lambda x: _masked_input(x, lengths), inputs)
         return model(inputs, training=False), calls
 
 
@@ -222,6 +246,45 @@ def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
         started = spread(tf.expand_dims(tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0, -1), sequences)
         sequences = tf.where(started, sequences, tf.expand_dims(made.states[recurrence.output], 1))
     return sequences, states
+
+
+def _masked_input(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return a model input with lengths as its Keras mask; a vector [B, S] has no time steps and stays as it is."""
+    if len(x.shape) < 3 and not x.dtype.is_integer:
+        return x
+    x = tf.identity(x)  # the mask stays on what it is put on
+    x._keras_mask = tf.sequence_mask(lengths, tf.shape(x)[1])
+    return x
+
+
+def _for_graphs(layer: Any) -> dict[str, Any]:
+    """Return what is swapped on a layer that is traced, so that every target can take it; its numbers stay the same."""
+    swaps: dict[str, Any] = {}
+    if isinstance(layer, keras.layers.TimeDistributed):
+        swaps["call"] = _all_steps_at_once(layer.layer)
+    if type(layer) is keras.layers.Dense and layer.kernel.shape[0] == 1:
+        swaps["call"] = _dense_of_two(layer)
+    if type(layer) is keras.layers.Add:  # keras.ops.add may become a BiasAdd, which TFLite lays out wrongly
+        swaps["_merge_function"] = lambda inputs: functools.reduce(operator.add, inputs)
+    if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", layer.name):
+        swaps["name"] = identifier(layer.name)  # not a name for a scope in a graph
+    return swaps
+
+
+def _dense_of_two(layer: Any) -> Callable[..., Tensor]:
+    """Return a `Dense.call` for one feature, by way of two: TFLite's converter takes 1 x 1 x 1 inputs for a bias.
+
+    Given   x [..., 1] @ kernel [1, N]
+    Result  [x, 0] [..., 2] @ [kernel; 0] [2, N]
+    """
+
+    def call(inputs: Tensor, training: Any = None) -> Tensor:
+        x = tf.pad(inputs, [*[[0, 0]] * (len(inputs.shape) - 1), [0, 1]])
+        y = tf.matmul(x, tf.pad(tf.convert_to_tensor(layer.kernel), [[0, 1], [0, 0]]))
+        y = y if layer.bias is None else y + tf.convert_to_tensor(layer.bias)
+        return y if layer.activation is None else layer.activation(y)
+
+    return call
 
 
 def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:
@@ -287,7 +350,7 @@ def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
 
         return run_and_record
 
-    with ExitStack() as stack:
+    with LOCK, ExitStack() as stack:
         for path, layer in sublayers(model):
             if isinstance(layer, (keras.layers.RNN, keras.layers.Wrapper)) or not layer._layers:
                 stack.enter_context(_instance(layer, {"call": watched(f"Layer {path!r}", layer.call)}))

@@ -15,7 +15,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
 from . import law
-from .model import Input, Model, given_states, recurrent_ports, same
+from .model import Input, Model, recurrent_ports
 from .recurrence import Recurrence
 from .rewrite import Call
 
@@ -35,15 +35,15 @@ class CallFacts:
         recurrence: The layer as data; its own name differs from this one's for its second call.
         time: The dimension of its time steps: a name, or a size that no input chooses.
         shape: Its output in one time step, without the batch axis: (U,).
-        continues: Whether its first state is the layer's own (zeros in Keras): then h and c become input ports.
-        given: Model input -> short name of the state, where the model's inputs are its initial state.
+        own: Whether its first state is the layer's own (zeros in Keras): then its states become input ports.
+        given: Short name of a state -> the model input that is it, where the model's inputs are its initial state.
     """
 
     name: str
     recurrence: Recurrence
     time: int | str
     shape: tuple[int | str, ...]
-    continues: bool
+    own: bool
     given: Mapping[str, str]
 
 
@@ -100,7 +100,7 @@ def survey(model: Model) -> Survey:
     order: list[str] = []
     states = [state_input(made.name, short) for made in first.calls for short in made.recurrence.states]
     for (name, value), (_, other) in zip(first.outputs, second.outputs, strict=True):
-        port = next((port for port, tensor in recurrent.items() if same(tensor, value)), None)
+        port = next((port for port, tensor in recurrent.items() if tensor is value), None)
         if port is None:
             port = unique(
                 identifier(name), [LENGTHS, *dims, *(i.name for i in model.inputs), *recurrent, *states, *order]
@@ -108,7 +108,7 @@ def survey(model: Model) -> Survey:
             outputs.append(Port(port, "output", _shape(port, value.shape, other.shape, lengths), value.dtype.name))
         order.append(port)
 
-    calls = tuple(_facts(*pair, first.feeds, lengths) for pair in zip(first.calls, second.calls, strict=True))
+    calls = tuple(_facts(*pair, lengths) for pair in zip(first.calls, second.calls, strict=True))
     return Survey(
         inputs=tuple(_input_port(each, dims.get(each.name), model.vocabulary) for each in model.inputs),
         declared={dims[i.name]: i.shape[1] for i in model.inputs if i.name in dims and i.shape[1] is not None},
@@ -117,7 +117,7 @@ def survey(model: Model) -> Survey:
         outputs=tuple(outputs),
         order=tuple(order),
         tried=lengths,
-        no_step=law.why_no_step(model, timed, max(sizes.values())) if flexible else _fixed(sizes),
+        no_step=law.why_no_step(model, timed, max(sizes.values()) + 2) if flexible else _fixed(sizes),
         one_clock=not independent and {made.time for made in calls} == {"time"},
     )
 
@@ -201,10 +201,9 @@ def _fixed(sizes: Mapping[str, int]) -> str:
     return f"The model runs with exactly {max(sizes.values())} time steps."
 
 
-def _facts(made: Call, again: Call, feeds: Mapping[str, Array], times: Mapping[str, tuple[int, int]]) -> CallFacts:
+def _facts(made: Call, again: Call, times: Mapping[str, tuple[int, int]]) -> CallFacts:
     _, time, *shape = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
-    given = {} if made.continues else given_states(made, feeds)
-    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.continues, given)
+    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.own, made.given)
 
 
 def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:

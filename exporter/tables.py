@@ -65,7 +65,7 @@ def model_facts(opened: "Opened") -> Facts:
                 "name": made.name,
                 "kind": made.recurrence.kind,
                 "states": {short: list(shape) for short, shape in made.recurrence.states.items()},
-                "initial_state": "port" if made.continues else ", ".join(made.given) or "given by the model",
+                "initial_state": "port" if made.own else ", ".join(made.given.values()) or "given by the model",
             }
             for made in survey.calls
         ],

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from .errors import ArtifactError
 from .ports import Carry, Port, Signature
 
@@ -59,9 +61,7 @@ class Contract:
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
-        data = asdict(self)
-        data["signatures"] = {name: asdict(signature) for name, signature in self.signatures.items()}
-        return json.dumps({"schema": SCHEMA, **data}, indent=2, sort_keys=False) + "\n"
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":
@@ -75,10 +75,11 @@ class Contract:
             schema = data.pop("schema")
             if schema != SCHEMA:
                 raise ArtifactError(f"The contract has schema {schema}; this version of export-lstm reads {SCHEMA}.")
-            data["outputs"] = tuple(data["outputs"])
+            data["outputs"] = tuple(map(str, data["outputs"]))
+            data["example"] = {str(dim): int(size) for dim, size in data["example"].items()}
             data["signatures"] = {name: _signature(value) for name, value in data["signatures"].items()}
             data["artifacts"] = {
-                target: ArtifactInfo(**{**value, "dims": dict(value["dims"])})
+                target: ArtifactInfo(**{**value, "dims": _sizes(value["dims"])})
                 for target, value in data["artifacts"].items()
             }
             if not data["signatures"]:
@@ -95,23 +96,38 @@ class Contract:
 
 
 def _signature(data: dict[str, Any]) -> Signature:
-    ports = {
-        side: tuple(Port(**{**p, "shape": tuple(p["shape"])}) for p in data[side]) for side in ("inputs", "outputs")
-    }
-    return Signature(data["name"], **ports, carries=tuple(Carry(**c) for c in data["carries"]), dims=data["dims"])
+    inputs, outputs = (tuple(_port(port) for port in data[side]) for side in ("inputs", "outputs"))
+    carries = tuple(Carry(str(carry["output"]), str(carry["input"])) for carry in data["carries"])
+    return Signature(str(data["name"]), inputs, outputs, carries, _sizes(data["dims"]))
+
+
+def _port(data: dict[str, Any]) -> Port:
+    shape = tuple(dim if isinstance(dim, str) else int(dim) for dim in data["shape"])
+    below = data["below"] if data["below"] is None else int(data["below"])
+    if not isinstance(data["shape"], list) or any(isinstance(dim, int) and dim < 1 for dim in shape):
+        raise ValueError(f"shape {data['shape']!r}")
+    return Port(str(data["name"]), data["role"], shape, np.dtype(data["dtype"]).name, below)
+
+
+def _sizes(data: dict[str, Any]) -> dict[str, int]:
+    """Return dimension -> size, both of the right kind."""
+    sizes = {str(dim): int(size) for dim, size in dict(data).items()}
+    if any(size < 1 for size in sizes.values()):
+        raise ValueError(f"dimensions {data!r}")
+    return sizes
 
 
 def identifier(name: str) -> str:
-    """Return a name that every target takes: characters outside [A-Za-z0-9_] become _, a leading digit gets one."""
-    clean = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
-    return f"_{clean}" if clean[0].isdigit() else clean
+    """Return a name that every target takes: characters outside [A-Za-z0-9_] become _, and it begins with a letter."""
+    clean = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return clean if clean[:1].isalpha() else f"x{clean}"
 
 
 def unique(name: str, taken: Iterable[str]) -> str:
-    """Return name, or name_1, name_2, ...: the first that is not taken."""
-    used = set(taken)
+    """Return name, or name_1, name_2, ...: the first that is not taken, in upper or lower case."""
+    used = {other.lower() for other in taken}
     candidates = (name, *(f"{name}_{k}" for k in range(1, len(used) + 1)))
-    return next(candidate for candidate in candidates if candidate not in used)
+    return next(candidate for candidate in candidates if candidate.lower() not in used)
 
 
 def unique_prefix(name: str, prefixes: Iterable[str], ports: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .contract import LENGTHS
 from .errors import FeedError
-from .ports import Array, Feeds, Port, Signature
+from .ports import Array, Feeds, Port, Signature, show
 
 if TYPE_CHECKING:
     from .runtimes import Runner
@@ -20,8 +20,7 @@ class Stream:
     Pushing T time steps at once, one by one or in chunks of any length gives the same numbers: that is the law every
     artifact is checked for.
 
-    Attributes:
-        state: Input port name -> array [B, U]; what the next push starts from. May be set to resume a stream.
+    Attribute `state` is what the next push starts from; it may be set to resume a stream.
     """
 
     def __init__(self, runner: "Runner", batch: int = 1) -> None:
@@ -37,7 +36,7 @@ class Stream:
         if runner.contract.step is not None:
             raise FeedError(f"This model can't be streamed: {runner.contract.step}")
         fixed = runner.dims.get("batch", batch)
-        if batch < 1 or batch != fixed:
+        if not isinstance(batch, int) or batch < 1 or batch != fixed:
             raise FeedError(
                 f"The artifact runs batches of {runner.dims.get('batch', 'at least 1')}; batch={batch} was asked."
             )
@@ -48,9 +47,31 @@ class Stream:
         self._timed = [port.name for port in self._ports.inputs if port.timed]
         self.reset()
 
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """Input port name -> array [B, U]: what the next push starts from. Set it to resume a stream.
+
+        Raises:
+            FeedError: When what is set isn't one array for each carried input.
+        """
+        return self._state
+
+    @state.setter
+    def state(self, state: Mapping[str, Array]) -> None:
+        wanted = self._ports.initial_state(self._batch)
+        if not isinstance(state, Mapping) or set(state) != set(wanted):
+            raise FeedError(f"The state is a dict of {', '.join(wanted) or 'nothing'}: one array each.")
+        for name, zero in wanted.items():
+            found = np.asarray(state[name])
+            if found.shape != zero.shape or found.dtype != zero.dtype:
+                raise FeedError(
+                    f"State {name!r} is {found.dtype} {show(found.shape)}; it must be {zero.dtype} {show(zero.shape)}."
+                )
+        self._state = dict(state)
+
     def reset(self) -> None:
         """Go back to the start of the stream: zero state."""
-        self.state: Mapping[str, Array] = self._ports.initial_state(self._batch)
+        self.state = self._ports.initial_state(self._batch)
 
     def push(self, x: Array | None = None, /, **inputs: Array) -> dict[str, Array]:
         """Run the next T time steps.

@@ -20,7 +20,7 @@ def convert(layer: Any, name: str) -> Recurrence:
             "  Supported: 'channels_last'. Move the channels to the last axis."
         )
     kernel = array(cell.kernel)
-    shape = tuple(layer.compute_output_shape(layer.get_build_config()["input_shape"])[-cell.rank - 1 :])
+    shape = tuple(layer.compute_output_shape(tuple(layer.get_build_config()["input_shape"]))[-cell.rank - 1 :])
     recurrence = Recurrence(
         name,
         "conv_lstm",

@@ -49,7 +49,7 @@ def activation(cell: Any, option: str) -> str:
 
 def array(variable: Any) -> Array:
     """Return a variable's value, float32."""
-    return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+    return np.asarray(variable, np.float32)
 
 
 def bias(variable: Any, kernel: Array) -> Array:

@@ -25,12 +25,12 @@ BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if 
 def write(traced: Traced, contract: Contract, path: Path) -> None:
     """Write a TFLite file; see Target.write."""
     with tempfile.TemporaryDirectory() as folder:
-        # By way of a SavedModel: it is the converter's one path that keeps several signatures and freezes variables.
-        tf.saved_model.save(traced.module, folder, signatures=traced.functions)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
         try:
+            # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
+            tf.saved_model.save(traced.module, folder, signatures=traced.functions)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
             content = converter.convert()
-        except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError and RuntimeError alike
+        except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError, RuntimeError alike
             raise UnsupportedModel(
                 f"TFLite has no builtin form for an operation of the model: {_reason(error)}\n"
                 "  Export to onnx or savedmodel, or replace that layer."

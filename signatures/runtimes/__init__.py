@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..contract import Contract
-from ..errors import ArtifactError, ExportLSTMError, MissingRuntime
+from ..errors import ArtifactError, ExportLSTMError, MissingRuntime, one_line
 from ..ports import Array, Feeds
 from ..stream import Stream
 
@@ -44,7 +44,8 @@ class Runner:
 
         Args:
             signature: "sequence" or "step".
-            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states.
+            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states of
+                what is carried.
 
         Returns:
             Output port -> a fresh array.
@@ -60,7 +61,10 @@ class Runner:
             )
         called = self.contract.signatures[signature]
         called.check_feeds(feeds, self.dims)
-        outputs = self._call(signature, feeds)
+        try:
+            outputs = self._call(signature, feeds)
+        except Exception as error:  # each runtime raises its own, without a common base
+            raise ArtifactError(f"{signature}: the runtime can't run this artifact ({one_line(error)}).") from error
         if missing := [port.name for port in called.outputs if port.name not in outputs]:
             raise ArtifactError(
                 f"{signature}: the artifact gives no output {missing[0]!r}, which its contract promises."

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signatures import Port
-from signatures.errors import FeedError
+from signatures.errors import ArtifactError, FeedError
 from signatures.stream import cut, join
 
 TOTAL = 12
@@ -228,7 +228,7 @@ def test_a_push_that_fails_half_way_changes_nothing(fake):
         return fake.lstm(feeds)
 
     stream = fake.artifact(fails_third, names=("step",)).stream(2)
-    with pytest.raises(RuntimeError, match="gave up"):
+    with pytest.raises(ArtifactError, match="the runtime can't run this artifact .*gave up"):
         stream.push(FRAMES)
     assert not any(state.any() for state in stream.state.values())
 
@@ -295,3 +295,20 @@ def test_a_batch_that_the_artifact_does_not_run_is_refused(fake, dims, batch, ac
     sentence = rf"^The artifact runs batches of {accepted}; batch={batch} was asked\.$"
     with pytest.raises(FeedError, match=sentence):
         fake.artifact(dims=dims).stream(batch)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, {}, {"foo": 1}, {"memory_h_in": np.zeros((2, 4), np.float32)}],
+    ids=["none", "empty", "other", "one of two"],
+)
+def test_a_state_that_is_not_one_array_for_each_carry_is_refused(fake, state):
+    stream = fake.artifact().stream(2)
+    with pytest.raises(FeedError, match="The state is a dict of memory_h_in, memory_c_in"):
+        stream.state = state
+
+
+def test_a_state_of_another_shape_is_refused(fake):
+    stream = fake.artifact().stream(2)
+    with pytest.raises(FeedError, match=r"State 'memory_\w_in' is float32 \[1, "):
+        stream.state = {name: value[:1] for name, value in stream.state.items()}
