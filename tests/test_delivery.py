@@ -28,13 +28,13 @@ def test_swapped_gates_are_not_delivered(target, module, tmp_path, golden_folder
 def test_swapped_onnx_gates_are_not_delivered(tmp_path, golden_folder, monkeypatch):
     from exporter.targets import onnx
 
-    monkeypatch.setattr(onnx, "reorder", lambda blocks, order: blocks)
+    monkeypatch.setattr(onnx, "reorder", lambda blocks, gates, order: blocks)
     with pytest.raises(ParityError, match="port"):
         export(golden_folder / "stacked" / "model.keras", "onnx", f"{tmp_path}/")
     assert list(tmp_path.iterdir()) == []
 
 
 def _users(module):
-    from exporter.lowerings import loop, unrolled
+    from exporter.lowerings import loop, scan, unrolled
 
-    return (loop, unrolled) if module is cell else ()
+    return (loop, scan, unrolled) if module is cell else ()

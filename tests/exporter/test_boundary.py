@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from exporter.boundary import contract
+from exporter.recurrence import Recurrence
 from exporter.survey import CallFacts, Survey
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port
 
 X = Port("x", "input", ("batch", "time", 3))
 Y = Port("y", "output", ("batch", "time", 2))
-LSTM = CallFacts("lstm", "lstm", "time", 4, True, {})
+LSTM = CallFacts("lstm", Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)}), "time", (4,), True, {})
 PLAIN = Survey((X,), {}, True, (LSTM,), (Y,), ("y",), {"time": (5, 7)}, None, True)
 
 
@@ -76,7 +77,7 @@ def test_states_that_are_inputs_of_the_model_are_the_ports_and_are_carried():
 
 
 def test_a_state_that_the_model_makes_is_given_but_not_taken():
-    decoder = CallFacts("decoder", "decoder", "time_target", 4, False, {})
+    decoder = replace(LSTM, name="decoder", time="time_target", continues=False)
     target = Port("target", "input", ("batch", "time_target", 2))
     survey = replace(PLAIN, inputs=(X, target), calls=(LSTM, decoder), no_step="Because.", one_clock=False)
     found = made(survey)
@@ -96,6 +97,38 @@ def test_two_calls_of_one_layer_have_ports_each():
     assert [carry.input for carry in found.carries] == ["lstm_h_in", "lstm_c_in", "lstm_1_h_in", "lstm_1_c_in"]
     names = [port.name for port in (*found.inputs, *found.outputs)]
     assert len(set(names)) == len(names) == 1 + 4 + 1 + 6
+
+
+def test_each_state_of_a_layer_has_its_own_ports_by_name_and_shape():
+    frames = Recurrence("film", "conv_lstm", {"h": (5, 6, 2), "c": (5, 6, 2)})
+    own = Recurrence("own", "cell", {"state_0": (3,), "state_1": (2, 2)}, None)
+    calls = CallFacts("film", frames, "time", (5, 6, 2), True, {}), CallFacts("own", own, "time", (7,), True, {})
+    found = made(replace(PLAIN, calls=calls)).signatures["sequence"]
+    assert rows(found.inputs)[1:] == [
+        ("film_h_in", "state", ("batch", 5, 6, 2)),
+        ("film_c_in", "state", ("batch", 5, 6, 2)),
+        ("own_state_0_in", "state", ("batch", 3)),
+        ("own_state_1_in", "state", ("batch", 2, 2)),
+    ]
+    assert rows(found.outputs)[1:] == [
+        ("film_sequences", "sequences", ("batch", "time", 5, 6, 2)),
+        ("film_h", "state", ("batch", 5, 6, 2)),
+        ("film_c", "state", ("batch", 5, 6, 2)),
+        ("own_sequences", "sequences", ("batch", "time", 7)),
+        ("own_state_0", "state", ("batch", 3)),
+        ("own_state_1", "state", ("batch", 2, 2)),
+    ]
+    assert set(found.carries) == {
+        Carry(name, f"{name}_in") for name in ("film_h", "film_c", "own_state_0", "own_state_1")
+    }
+
+
+def test_a_layer_that_runs_backwards_takes_and_gives_its_state_but_carries_none():
+    backward = replace(LSTM, recurrence=replace(LSTM.recurrence, reverse=True))
+    found = made(replace(PLAIN, calls=(backward,), no_step="Because.")).signatures["sequence"]
+    assert [port.name for port in found.inputs] == ["x", "lstm_h_in", "lstm_c_in"]
+    assert [port.name for port in found.outputs] == ["y", "lstm_sequences", "lstm_h", "lstm_c"]
+    assert not found.carries
 
 
 @pytest.mark.parametrize("asked", [("sequence",), ("step",), ("step", "sequence")])

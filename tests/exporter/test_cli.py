@@ -36,7 +36,7 @@ def folder(tmp_path_factory, scramble):
     save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
     save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
     save("plain", layers.Dense(2))
-    save("gru", layers.GRU(U, name="memory"))
+    save("wide", layers.GRU(U, dtype="float64", name="memory"))
     save("flat", layers.LSTM(U, return_sequences=True), layers.Flatten(), layers.Dense(2), total=6)
     save("code", layers.Lambda(lambda x: x * 2, output_shape=(None, F)), layers.LSTM(U))
     (here / "truncated.keras").write_bytes((here / "good.keras").read_bytes()[:2000])
@@ -125,7 +125,7 @@ LOADING = {
     "good.pb": "suffix '.pb'",
     "code.keras": "Lambda",
     "plain.keras": "no recurrent layer",
-    "gru.keras": "'memory' (GRU)",
+    "wide.keras": "'memory' (GRU)",
 }
 
 
@@ -280,7 +280,7 @@ def test_a_model_is_inspected(run):
     assert (exit_code, stderr) == (0, "")
     facts = json.loads(stdout)
     assert facts["recurrent_layers"] == [
-        {"name": "lstm", "kind": "lstm", "features": F, "units": U, "initial_state": "port"}
+        {"name": "lstm", "kind": "lstm", "states": {"h": [U], "c": [U]}, "initial_state": "port"}
     ]
     assert facts["can_be_stepped"] is False
     assert "'pool'" in facts["no_step_because"]

@@ -1,37 +1,97 @@
-"""Every lowering gives what the float64 reference gives, masked or not, at any T, eagerly and traced."""
+"""Every lowering gives what the float64 reference gives, for every kind of layer, masked or not, eagerly and traced."""
 
+from dataclasses import replace
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from exporter import reference
-from exporter.lowerings import LOWERINGS, loop, native
+from exporter.layers import convert
+from exporter.lowerings import LOWERINGS, block, loop, native, scan, unrolled
 from exporter.recurrence import Recurrence
+
+# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 F, U = 3, 4
 CLOSE = {"atol": 3e-6, "rtol": 1e-5}
 TOTALS = (1, 2, 31, 32, 33, 70)  # around the loop's block of 32 and past two of them
 
 
-@pytest.fixture(scope="module")
-def recurrence():
-    rng = np.random.default_rng(0)
-    shapes = (F, 4 * U), (U, 4 * U), (4 * U,)
-    return Recurrence("lstm", "lstm", *(0.7 * rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+def drawn(kind, gates, units=U, features=F, biases=1, **options):
+    """Return a recurrence with random weights."""
+    rng = np.random.default_rng(units)
+    shapes = (features, gates * units), (units, gates * units), (biases, gates * units)
+    kernel, recurrent, bias = (0.7 * rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    states = {"h": (units,), "c": (units,)} if kind == "lstm" else {"h": (units,)}
+    bias = bias if biases == 2 else bias[0]
+    return Recurrence(kind, kind, states, 0, kernel, recurrent, bias, **options)
+
+
+class Averaged(layers.Layer):
+    """A cell of one's own: its output is none of its states, whose sizes differ."""
+
+    state_size = (U, 2)
+    output_size = 2 * U
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], U), name="kernel")
+
+    def call(self, x, states):
+        h, seen = states
+        h = keras.ops.tanh(x @ self.kernel + 0.5 * h)
+        return keras.ops.concatenate([h, h * seen[:, :1]], -1), [h, 0.9 * seen + keras.ops.sum(x, -1, keepdims=True)]
+
+
+def converted(layer, shape):
+    layer.build((None, None, *shape))
+    rng = np.random.default_rng(1)
+    layer.set_weights([0.5 * rng.standard_normal(w.shape).astype(np.float32) for w in layer.get_weights()])
+    return convert(layer, "layer")
+
+
+def stack():
+    cells = drawn("lstm", 4, 5), drawn("gru", 3, 2, 5, biases=2, reset_after=True), drawn("simple_rnn", 1, U, 2)
+    return Recurrence("stack", "stack", {"0_h": (5,), "0_c": (5,), "1_h": (2,), "2_h": (U,)}, 3, cells=cells)
+
+
+# name: (maker, shape of one time step)
+KINDS = {
+    "lstm": (lambda: drawn("lstm", 4), (F,)),
+    "lstm hard": (lambda: drawn("lstm", 4, activation="softsign", recurrent_activation="hard_sigmoid"), (F,)),
+    "lstm gelu": (lambda: drawn("lstm", 4, activation="gelu", recurrent_activation="keras2_hard_sigmoid"), (F,)),
+    "gru": (lambda: drawn("gru", 3, biases=2, reset_after=True), (F,)),
+    "gru reset before": (lambda: drawn("gru", 3, recurrent_activation="softmax"), (F,)),
+    "simple_rnn": (lambda: drawn("simple_rnn", 1, activation="elu"), (F,)),
+    "stack": (stack, (F,)),
+    "cell": (lambda: converted(layers.RNN(Averaged()), (F,)), (F,)),
+    "conv 1d": (lambda: converted(layers.ConvLSTM1D(2, 3, strides=2, padding="same"), (7, F)), (7, F)),
+    "conv 2d": (lambda: converted(layers.ConvLSTM2D(2, (3, 2), dilation_rate=(1, 2)), (5, 6, F)), (5, 6, F)),
+    "conv 3d": (lambda: converted(layers.ConvLSTM3D(2, 2), (3, 4, 3, 2)), (3, 4, 3, 2)),
+}
+PAIRS = [(kind, name) for kind in KINDS for name in LOWERINGS if name != "block" or kind == "lstm"]
 
 
 @pytest.fixture(scope="module")
-def weights(recurrence):
+def recurrences():
+    return {kind: make() for kind, (make, _) in KINDS.items()}
+
+
+@pytest.fixture(scope="module")
+def weights(recurrences):
     return {
-        name: {key: tf.Variable(value) for key, value in lowering.weights(recurrence).items()}
-        for name, lowering in LOWERINGS.items()
+        (kind, name): {key: tf.Variable(w) for key, w in LOWERINGS[name].weights(recurrences[kind]).items()}
+        for kind, name in PAIRS
     }
 
 
-def feeds(rows, total):
+def feeds(recurrence, rows, total, shape=(F,)):
     rng = np.random.default_rng(total)
-    shapes = (rows, total, F), (rows, U), (rows, U)
-    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    x = rng.standard_normal((rows, total, *shape)).astype(np.float32)
+    return x, [rng.standard_normal((rows, *size)).astype(np.float32) for size in recurrence.states.values()]
 
 
 def drawn_mask(kind, rows, total):
@@ -47,9 +107,20 @@ def drawn_mask(kind, rows, total):
 
 
 def close(got, expected):
-    for ours, own in zip(got, expected, strict=True):
-        assert ours.shape == own.shape
-        np.testing.assert_allclose(ours, own, **CLOSE)
+    (sequences, states), (own, finals) = got, expected
+    for ours, theirs in zip([sequences, *states], [own, *finals], strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+def run(name, recurrence, x, states, mask, w):
+    valid = None if mask is None else tf.constant(mask)
+    return LOWERINGS[name].lower(recurrence, tf.constant(x), [tf.constant(s) for s in states], valid, w)
+
+
+def expected_of(recurrence, x, states, mask):
+    """Run the reference; the output before the first valid step of a layer whose output is no state is zeros."""
+    return reference.run(recurrence, x, states, mask)
 
 
 def test_the_block_boundaries_are_tried():
@@ -57,84 +128,136 @@ def test_the_block_boundaries_are_tried():
     assert max(TOTALS) > 2 * loop.BLOCK
 
 
+def test_every_kind_of_layer_is_tried(recurrences):
+    assert {each.kind for each in recurrences.values()} == set(Recurrence.__annotations__["kind"].__args__)
+    assert {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan} == LOWERINGS
+
+
 @pytest.mark.parametrize("kind", ["none", "holes", "a whole row"])
 @pytest.mark.parametrize("total", TOTALS)
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", LOWERINGS)
-def test_a_lowering_gives_what_the_reference_gives(recurrence, weights, name, rows, total, kind):
-    x, h, c = feeds(rows, total)
+def test_a_lowering_of_an_lstm_gives_what_the_reference_gives(recurrences, weights, name, rows, total, kind):
+    recurrence = recurrences["lstm"]
+    x, states = feeds(recurrence, rows, total)
     mask = drawn_mask(kind, rows, total)
-    valid = None if mask is None else tf.constant(mask)
-    got = LOWERINGS[name].lower(*map(tf.constant, (x, h, c)), valid, weights[name])
-    close(got, reference.lstm(x, h, c, recurrence, mask))
+    got = run(name, recurrence, x, states, mask, weights["lstm", name])
+    close(got, expected_of(recurrence, x, states, mask))
+
+
+@pytest.mark.parametrize("masked", ["none", "holes", "a whole row"])
+@pytest.mark.parametrize("total", [1, 2, 33])
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in PAIRS if pair[0] != "lstm"])
+def test_a_lowering_gives_what_the_reference_gives(recurrences, weights, kind, name, total, masked):
+    recurrence = recurrences[kind]
+    x, states = feeds(recurrence, 3, total, KINDS[kind][1])
+    mask = drawn_mask(masked, 3, total)
+    got = run(name, recurrence, x, states, mask, weights[kind, name])
+    close(got, expected_of(recurrence, x, states, mask))
+
+
+GRAPHS = [("lstm", name) for name in LOWERINGS if name != "unrolled"]
+GRAPHS += [
+    (kind, name) for kind in ("gru", "stack", "cell", "conv 1d", "conv 2d", "conv 3d") for name in ("loop", "scan")
+]
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", sorted(set(LOWERINGS) - {"unrolled"}))
-def test_one_graph_runs_any_batch_and_any_t(recurrence, weights, name, masked):
-    specs = [tf.TensorSpec([None, None, F]), tf.TensorSpec([None, U]), tf.TensorSpec([None, U])]
+@pytest.mark.parametrize(("kind", "name"), GRAPHS)
+def test_one_graph_runs_any_batch_and_any_t(recurrences, weights, kind, name, masked):
+    recurrence, shape = recurrences[kind], KINDS[kind][1]
+    specs = [tf.TensorSpec([None, None, *shape])]
+    specs += [tf.TensorSpec([None, *size]) for size in recurrence.states.values()]
     specs += [tf.TensorSpec([None, None], tf.bool)] if masked else []
 
     @tf.function(input_signature=specs, autograph=False)
-    def run(x, h, c, mask=None):
-        return LOWERINGS[name].lower(x, h, c, mask, weights[name])
+    def graph(x, *rest):
+        states, mask = rest[: len(recurrence.states)], rest[len(recurrence.states) :]
+        return LOWERINGS[name].lower(recurrence, x, list(states), mask[0] if mask else None, weights[kind, name])
 
     for rows, total in ((1, 1), (3, 31), (2, 32), (1, 33), (3, 70)):
-        x, h, c = feeds(rows, total)
+        x, states = feeds(recurrence, rows, total, shape)
         mask = drawn_mask("a whole row", rows, total) if masked else None
-        close(run(x, h, c, *([mask] if masked else [])), reference.lstm(x, h, c, recurrence, mask))
-    assert len(run._list_all_concrete_functions()) == 1
+        close(graph(x, *states, *([mask] if masked else [])), expected_of(recurrence, x, states, mask))
+    assert len(graph._list_all_concrete_functions()) == 1
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
-def test_a_static_graph_keeps_its_shapes(recurrence, weights, name):
-    specs = [tf.TensorSpec([2, 5, F]), tf.TensorSpec([2, U]), tf.TensorSpec([2, U])]
-    run = tf.function(
-        lambda *args: LOWERINGS[name].lower(*args, None, weights[name]), input_signature=specs, autograph=False
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_a_static_graph_keeps_its_shapes(recurrences, weights, kind, name):
+    recurrence, shape = recurrences[kind], KINDS[kind][1]
+    specs = [tf.TensorSpec([2, 5, *shape]), *(tf.TensorSpec([2, *size]) for size in recurrence.states.values())]
+    graph = tf.function(
+        lambda x, *states: LOWERINGS[name].lower(recurrence, x, list(states), None, weights[kind, name]),
+        input_signature=specs,
+        autograph=False,
     )
-    assert [each.shape.as_list()[-1] for each in run.get_concrete_function().structured_outputs] == [U, U, U]
-    x, h, c = feeds(2, 5)
-    close(run(x, h, c), reference.lstm(x, h, c, recurrence))
+    x, states = feeds(recurrence, 2, 5, shape)
+    sequences, finals = expected = expected_of(recurrence, x, states, None)
+    found, kept = graph.get_concrete_function().structured_outputs
+    assert found.shape.as_list()[2:] == list(sequences.shape[2:])
+    assert [each.shape.as_list()[1:] for each in kept] == [list(each.shape[1:]) for each in finals]
+    close(graph(x, *states), expected)
 
 
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_a_lowering_can_be_run_in_pieces(recurrences, weights, kind, name):
+    recurrence, w = recurrences[kind], weights[kind, name]
+    x, states = feeds(recurrence, 2, 40, KINDS[kind][1])
+    whole, finals = run(name, recurrence, x, states, None, w)
+    first, states = run(name, recurrence, x[:, :33], states, None, w)
+    second, states = run(name, recurrence, x[:, 33:], states, None, w)
+    close((tf.concat([first, second], axis=1), states), (whole.numpy(), [each.numpy() for each in finals]))
+
+
+@pytest.mark.parametrize("option", ["reverse", "zero_masked"])
 @pytest.mark.parametrize("name", LOWERINGS)
-def test_a_lowering_can_be_run_in_pieces(weights, name):
-    x, h, c = feeds(2, 40)
-    whole = LOWERINGS[name].lower(*map(tf.constant, (x, h, c)), None, weights[name])
-    first, h, c = LOWERINGS[name].lower(*map(tf.constant, (x[:, :33], h, c)), None, weights[name])
-    second, h, c = LOWERINGS[name].lower(tf.constant(x[:, 33:]), h, c, None, weights[name])
-    close((tf.concat([first, second], axis=1), h, c), [each.numpy() for each in whole])
+def test_direction_and_zeros_are_seen_to_by_the_caller(recurrences, weights, name, option):
+    x, states = feeds(recurrences["lstm"], 3, 7)
+    args = x, states, drawn_mask("holes", 3, 7), weights["lstm", name]
+    plain, _ = run(name, recurrences["lstm"], *args)
+    other, _ = run(name, replace(recurrences["lstm"], **{option: True}), *args)
+    np.testing.assert_array_equal(other, plain)
 
 
-def test_the_loop_does_not_grow_with_t(weights):
-    def nodes(total):
-        specs = [tf.TensorSpec([1, total, F]), tf.TensorSpec([1, U]), tf.TensorSpec([1, U])]
-        run = tf.function(
-            lambda *args: loop.lower(*args, None, weights["loop"]), input_signature=specs, autograph=False
+def nodes(function):
+    definition = function.get_concrete_function().graph.as_graph_def()
+    return len(definition.node) + sum(len(each.node_def) for each in definition.library.function)
+
+
+@pytest.mark.parametrize("name", ["loop", "scan"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "stack"])
+def test_a_loop_does_not_grow_with_t(recurrences, weights, kind, name):
+    recurrence = recurrences[kind]
+
+    def made(total):
+        specs = [tf.TensorSpec([1, total, F]), *(tf.TensorSpec([1, *size]) for size in recurrence.states.values())]
+        return tf.function(
+            lambda x, *states: LOWERINGS[name].lower(recurrence, x, list(states), None, weights[kind, name]),
+            input_signature=specs,
+            autograph=False,
         )
-        definition = run.get_concrete_function().graph.as_graph_def()
-        return len(definition.node) + sum(len(each.node_def) for each in definition.library.function)
 
-    assert nodes(32) == nodes(960)
+    assert nodes(made(32)) == nodes(made(960))
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_onnx_placeholder_keeps_shapes_and_refuses_to_run(masked):
-    specs = [tf.TensorSpec([None, 7, F]), tf.TensorSpec([None, U]), tf.TensorSpec([None, U])]
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_onnx_placeholder_keeps_shapes_and_refuses_to_run(count, masked):
+    specs = [tf.TensorSpec([None, 7, F]), *[tf.TensorSpec([None, U])] * count]
     specs += [tf.TensorSpec([None, 7], tf.bool)] if masked else []
     tokens = []
 
     @tf.function(input_signature=specs, autograph=False)
-    def run(x, h, c, mask=None):
-        *made, token = native.placeholder(x, h, c, mask)
+    def graph(x, *rest):
+        sequences, states, token = native.placeholder(x, list(rest[:count]), rest[count] if masked else None)
         tokens.append(token)
-        return made
+        return [sequences, *states]
 
-    graph = run.get_concrete_function()
-    assert [each.shape.as_list() for each in graph.structured_outputs] == [[None, 7, U], [None, U], [None, U]]
-    placeholders = [op for op in graph.graph.get_operations() if op.type == native.PLACEHOLDER]
+    traced = graph.get_concrete_function()
+    assert [each.shape.as_list() for each in traced.structured_outputs] == [[None, 7, U], *[[None, U]] * count]
+    placeholders = [op for op in traced.graph.get_operations() if op.type == native.PLACEHOLDER]
     assert [op.get_attr("token") for op in placeholders] == tokens
-    assert [len(op.inputs) for op in placeholders] == [3 + masked]
-    x, h, c = feeds(2, 7)
+    assert [len(op.inputs) for op in placeholders] == [1 + count + masked]
+    x, states = np.zeros((2, 7, F), np.float32), [np.zeros((2, U), np.float32)] * count
     with pytest.raises(tf.errors.UnknownError, match="doesn't run in TensorFlow"):
-        run(x, h, c, *([np.ones((2, 7), bool)] if masked else []))
+        graph(x, *states, *([np.ones((2, 7), bool)] if masked else []))

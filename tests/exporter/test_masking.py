@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.lowerings.masking import last_valid, pack, silence_before_first, unpack
+from exporter.lowerings.masking import last_valid, pack, silence, started, unpack
 
 masks = st.tuples(st.integers(1, 3), st.integers(1, 9)).flatmap(lambda shape: arrays(bool, shape))
 tried = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -61,11 +61,21 @@ def test_last_valid_is_the_last_of_the_counted_steps(mask):
 def test_only_outputs_before_the_first_valid_step_are_silenced(mask):
     outputs, _ = steps_of(mask)
     outputs += 1  # no value is zero by itself
-    got = silence_before_first(tf.constant(outputs), tf.constant(mask))
+    got = silence(tf.constant(outputs), started(tf.constant(mask)))
     for row in range(len(mask)):
         for t in range(mask.shape[1]):
             expected = outputs[row, t] if mask[row, : t + 1].any() else [0, 0]
             np.testing.assert_array_equal(got[row, t], expected)
+
+
+@tried
+@given(masks, st.integers(1, 3))
+def test_silenced_steps_are_zero_and_the_others_untouched_whatever_their_rank(mask, axes):
+    shape = (*mask.shape, *[2] * axes)
+    outputs = 1 + np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    got = silence(tf.constant(outputs), tf.constant(mask))
+    np.testing.assert_array_equal(got.numpy()[mask], outputs[mask])
+    assert not got.numpy()[~mask].any()
 
 
 @pytest.mark.parametrize("total", [1, 40, 300])

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import Input, layers
 
 from exporter.model import Model, given_states, same
+from exporter.recurrence import Recurrence
 from exporter.rewrite import Call, keras_loop
 from signatures.errors import UnsupportedModel
 
@@ -151,20 +152,55 @@ def test_a_model_without_a_recurrent_layer_is_refused_by_name():
         Model(keras.Sequential([Input((None, F)), layers.Dense(2)], name="plain"))
 
 
+class MyLSTM(layers.LSTM):
+    """A subclass may compute anything."""
+
+
+class Twice(layers.Wrapper):
+    """So may a wrapper."""
+
+    def call(self, x):
+        return self.layer(x) + self.layer(x)
+
+
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (layers.GRU(4, name="memory"), "'memory' (GRU)"),
-        (layers.SimpleRNN(4, name="memory"), "'memory' (SimpleRNN)"),
-        (layers.Bidirectional(layers.LSTM(4), name="memory"), "'memory' (Bidirectional)"),
-        (layers.RNN(layers.LSTMCell(4), name="memory"), "'memory' (RNN)"),
+        (MyLSTM(4, name="memory"), "'memory' (MyLSTM)"),
+        (Twice(layers.LSTM(4), name="memory"), "'memory' (Twice)"),
+        (layers.Bidirectional(layers.GRU(4, dtype="float64", name="memory")), "'forward_memory' (GRU)"),
+        (layers.LSTM(4, dtype="float64", name="memory"), "'memory' (LSTM)"),
     ],
 )
 def test_other_recurrent_layers_are_refused_by_name_and_class(layer, said):
     with pytest.raises(UnsupportedModel) as refused:
         Model(keras.Sequential([Input((None, F)), layer]))
     assert said in str(refused.value)
-    assert "keras.layers.LSTM" in str(refused.value)
+    assert "Supported: " in str(refused.value)
+
+
+def test_every_recurrent_layer_is_a_recurrence_of_its_path():
+    x = Input((None, F), name="x")
+    both = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(x)
+    outer = keras.Model(x, layers.SimpleRNN(2, name="elman")(both))
+    found = {name: recurrence for name, (_, recurrence) in Model(outer).layers.items()}
+    assert {name: (each.name, each.kind, each.reverse) for name, each in found.items()} == {
+        "both_forward": ("both_forward", "gru", False),
+        "both_backward": ("both_backward", "gru", True),
+        "elman": ("elman", "simple_rnn", False),
+    }
+
+
+def test_recurrent_layers_inside_time_distributed_are_repeated_and_have_no_ports():
+    x = Input((None, 5, F), name="x")
+    inner = layers.TimeDistributed(layers.GRU(2), name="each")(x)
+    model = Model(keras.Model(x, lstm(inner)))
+    assert list(model.layers) == ["lstm"]
+    [(path, (_, recurrence))] = model.repeated.items()
+    assert path.startswith("each")
+    assert recurrence.kind == "gru"
+    ports = model.ports({"x": tf.ones([B, T, 5, F])}, keras_loop, ("y",))
+    assert set(ports) == {"y", "lstm_sequences", "lstm_h", "lstm_c"}
 
 
 def run_names(outputs, x):
@@ -220,7 +256,7 @@ def test_layers_whose_paths_become_the_same_are_told_apart():
     inner = keras.Model(inner_x, layers.LSTM(F, return_sequences=True, name="b")(inner_x), name="a")
     model = Model(keras.Model(x, layers.LSTM(2, name="a_b")(inner(x))))
     assert list(model.layers) == ["a_b", "a_b_1"]
-    assert [each.units for each in model.recurrences.values()] == [F, 2]
+    assert [each.units for _, each in model.layers.values()] == [F, 2]
 
 
 def test_ports_are_the_models_outputs_in_order_and_every_recurrent_one(scramble):
@@ -246,7 +282,8 @@ def test_drawn_feeds_end_one_row_in_zeros_for_a_masking_layer():
 
 
 def call(state, continues):
-    return Call("lstm", None, None, state, None, continues, lambda: None)
+    recurrence = Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)})
+    return Call("lstm", recurrence, None, state, None, continues, lambda: None)
 
 
 def test_states_that_are_the_callers_own_arrays_are_recognised():

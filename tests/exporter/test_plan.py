@@ -4,7 +4,14 @@ import pytest
 
 from exporter.lowerings import LOWERINGS
 from exporter.plan import UNROLL_LIMIT, Plan, describe, plan
+from exporter.recurrence import Recurrence
 from signatures.errors import UnsupportedModel
+
+LSTM = Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)})
+
+
+def recurrence(kind, **options):
+    return Recurrence("layer", kind, {"h": (4,)}, **options)
 
 
 @pytest.mark.parametrize(
@@ -24,23 +31,69 @@ from signatures.errors import UnsupportedModel
     ],
 )
 def test_each_signature_of_each_target_gets_its_lowering(target, steps, choice, expected):
-    chosen = plan(target, steps, choice)
+    chosen = plan(LSTM, target, steps, choice)
     assert chosen.lowering == expected
     assert chosen.lowering == "native" or chosen.lowering in LOWERINGS
     assert chosen.reason
 
 
+@pytest.mark.parametrize("steps", [None, 1, 7])
+@pytest.mark.parametrize(("kind", "op"), [("lstm", "LSTM"), ("gru", "GRU"), ("simple_rnn", "RNN")])
+def test_onnx_runs_its_own_op_where_it_has_the_activations(kind, op, steps):
+    for options in ({}, {"activation": "relu", "recurrent_activation": "hard_sigmoid"}, {"activation": "softsign"}):
+        chosen = plan(recurrence(kind, **options), "onnx", steps)
+        assert chosen.lowering == "native"
+        assert op in chosen.reason
+
+
+@pytest.mark.parametrize("option", ["activation", "recurrent_activation"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "simple_rnn"])
+@pytest.mark.parametrize("unknown", ["gelu", "silu", "relu6"])
+def test_onnx_runs_an_activation_it_does_not_have_in_a_loop(kind, option, unknown):
+    made = recurrence(kind, **{option: unknown})
+    assert plan(made, "onnx", None).lowering == "scan"
+    assert plan(made, "onnx", 7).lowering == "scan"
+    assert plan(made, "onnx", 1).lowering == "unrolled"
+
+
+@pytest.mark.parametrize("options", [{"activation": "relu"}, {"recurrent_activation": "hard_sigmoid"}])
+def test_a_block_lstm_knows_tanh_and_sigmoid_only(options):
+    made = recurrence("lstm", **options)
+    assert plan(made, "savedmodel", None).lowering == "scan"
+    assert plan(made, "savedmodel", 1).lowering == "unrolled"
+
+
+@pytest.mark.parametrize("kind", ["gru", "simple_rnn", "conv_lstm", "stack", "cell"])
+def test_other_layers_run_in_a_loop_where_there_is_no_op_for_them(kind):
+    made = recurrence(kind)
+    assert plan(made, "savedmodel", None).lowering == "scan"
+    assert plan(made, "savedmodel", 9).lowering == "scan"
+    assert plan(made, "savedmodel", 1).lowering == "unrolled"
+    assert plan(made, "tflite", None).lowering == "loop"
+    assert plan(made, "tflite", 1).lowering == "unrolled"
+    assert plan(made, "tflite", 9, "unrolled").lowering == "unrolled"
+    if kind in ("conv_lstm", "stack", "cell"):
+        assert plan(made, "onnx", None).lowering == "scan"
+        assert plan(made, "onnx", 1).lowering == "unrolled"
+
+
+@pytest.mark.parametrize("option", ["reverse", "zero_masked"])
+@pytest.mark.parametrize("target", ["savedmodel", "onnx", "tflite"])
+def test_direction_and_masks_do_not_change_the_lowering(target, option):
+    assert plan(recurrence("lstm", **{option: True}), target, None) == plan(recurrence("lstm"), target, None)
+
+
 @pytest.mark.parametrize(("steps", "said"), [(None, "any number of"), (UNROLL_LIMIT + 1, str(UNROLL_LIMIT + 1))])
 def test_unrolling_too_much_is_refused_with_a_way_out(steps, said):
     with pytest.raises(UnsupportedModel) as refused:
-        plan("tflite", steps, "unrolled")
+        plan(LSTM, "tflite", steps, "unrolled")
     for each in (said, str(UNROLL_LIMIT), "--time", "--lowering loop"):
         assert each in str(refused.value)
 
 
 def test_unrolled_is_for_tflite_alone():
-    assert plan("onnx", None, "unrolled").lowering == "native"
-    assert plan("savedmodel", 9999, "unrolled").lowering == "block"
+    assert plan(LSTM, "onnx", None, "unrolled").lowering == "native"
+    assert plan(LSTM, "savedmodel", 9999, "unrolled").lowering == "block"
 
 
 def test_a_reason_is_told_for_each_signature():

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import Input, layers, ops
 
 from exporter import rewrite
+from exporter.layers import convert
 from exporter.rewrite import keras_loop
 from signatures.contract import identifier
 
@@ -81,13 +82,19 @@ def encoder_decoder():
     return keras.Model(x, layers.LSTM(4, return_sequences=True, name="decoder")(x, initial_state=[h, c]))
 
 
+class Twice(layers.Wrapper):
+    def call(self, x):
+        return self.layer(x) + self.layer(x)
+
+
 def inside_wrappers():
     x = Input((None, F))
     outer = Input((None, 2, F))
     both = layers.Bidirectional(layers.LSTM(2), name="both")(x)
-    each = layers.TimeDistributed(layers.LSTM(2), name="each")(outer)
+    each = layers.TimeDistributed(layers.LSTM(2, name="inner"), name="each")(outer)
     plain = layers.TimeDistributed(layers.Dense(2), name="plain")(x)
-    return keras.Model([x, outer], [both, each, plain, layers.GRU(2, name="gru")(x)])
+    own = Twice(layers.LSTM(2), name="own")(x)
+    return keras.Model([x, outer], [both, each, plain, own, layers.GRU(2, name="gru")(x)])
 
 
 KINDS = {
@@ -118,7 +125,8 @@ def x():
 
 
 def prefixed(model):
-    return {identifier(path): layer for path, layer in rewrite.recurrent_layers(model)}
+    found = {identifier(path): layer for path, layer in rewrite.recurrent_layers(model)}
+    return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items()}
 
 
 def run(model, x, feeds=None, compute=keras_loop):
@@ -158,12 +166,15 @@ def test_recurrent_layers_are_named_by_their_path(made, kind):
     assert [path for path, _ in rewrite.recurrent_layers(made[kind])] == KINDS[kind][1]
 
 
-def test_a_wrapper_stands_for_the_recurrent_layer_in_it():
-    assert [(path, type(layer).__name__) for path, layer in rewrite.recurrent_layers(inside_wrappers())] == [
-        ("both", "Bidirectional"),
-        ("each", "TimeDistributed"),
+def test_a_wrapper_stands_for_the_recurrent_layer_in_it_unless_it_is_known_how_it_runs_it():
+    model = inside_wrappers()
+    assert [(path, type(layer).__name__) for path, layer in rewrite.recurrent_layers(model)] == [
+        ("both/forward", "LSTM"),
+        ("both/backward", "LSTM"),
+        ("own", "Twice"),
         ("gru", "GRU"),
     ]
+    assert [(path, type(layer).__name__) for path, layer in rewrite.repeated_layers(model)] == [("each/inner", "LSTM")]
 
 
 def test_calls_tell_what_each_layer_was_given_and_gave(made, x):
@@ -174,7 +185,7 @@ def test_calls_tell_what_each_layer_was_given_and_gave(made, x):
     np.testing.assert_array_equal(by_name["twice_1"].sequences, by_name["twice"].outputs[0])
     np.testing.assert_array_equal(by_name["twice_1"].outputs[0], outputs[0])
     np.testing.assert_array_equal(by_name["once"].outputs[1][0], outputs[1])
-    assert by_name["twice"].layer is by_name["twice_1"].layer
+    assert by_name["twice"].recurrence is by_name["twice_1"].recurrence
     assert all(call.mask is None and call.continues for call in calls)
 
 
@@ -182,7 +193,7 @@ def test_a_layer_whose_state_the_model_gives_does_not_continue(made, x):
     _, calls = run(made["encoder_decoder"], x, state_of("decoder", 4))
     encoder, decoder = calls
     assert (encoder.continues, decoder.continues) == (True, False)
-    for given, final in zip(decoder.state, encoder.outputs[1], strict=True):
+    for given, final in zip(decoder.states, encoder.outputs[1], strict=True):
         np.testing.assert_array_equal(given, final)
 
 
@@ -247,7 +258,7 @@ def test_nothing_is_left_on_the_layers_afterwards(made, x, kind, raises):
 
 def test_what_compute_gives_is_what_the_model_goes_on_with(made, x):
     def constant(call):
-        units = call.layer.units
+        units = call.recurrence.units
         return tf.fill([B, T, units], 0.25), [tf.fill([B, units], 0.5), tf.fill([B, units], 0.75)]
 
     outputs, _ = run(made["functional"], x, compute=constant)
@@ -325,10 +336,12 @@ def test_time_distributed_layers_run_on_all_steps_at_once_when_lowered(scramble,
     np.testing.assert_allclose(lowered, model(x), atol=1e-6)
     np.testing.assert_allclose(calls[0].sequences, model.layers[0](x), atol=1e-6)
 
+    found = prefixed(model)
+
     def loops(lowered):
         run = tf.function(
             lambda x: rewrite.call(
-                model, prefixed(model), x, {}, lambda call: (call.sequences, [call.sequences[:, -1]] * 2), lowered
+                model, found, x, {}, lambda call: (call.sequences, [call.sequences[:, -1]] * 2), lowered
             )[0],
             input_signature=[tf.TensorSpec([None, None, F])],
             autograph=False,

@@ -49,7 +49,7 @@ def test_open_time_is_a_dimension_of_its_own(scramble):
     assert shapes(found.outputs) == {"y": ("batch", "time", 2)}
     assert (found.declared, found.flexible, found.one_clock, found.no_step) == ({}, True, True, None)
     [call] = found.calls
-    assert (call.name, call.layer, call.time, call.units) == ("lstm", "lstm", "time", 4)
+    assert (call.name, call.recurrence.name, call.time, call.shape) == ("lstm", "lstm", "time", (4,))
     assert call.continues
     assert not call.given
 
@@ -158,7 +158,7 @@ def test_a_layer_called_twice_has_two_calls_of_one_layer(scramble):
     x = Input((None, F), name="x")
     shared = layers.LSTM(F, return_sequences=True, name="shared")
     calls = surveyed(scramble, x, shared(shared(x))).calls
-    assert [(call.name, call.layer) for call in calls] == [("shared", "shared"), ("shared_1", "shared")]
+    assert [(call.name, call.recurrence.name) for call in calls] == [("shared", "shared"), ("shared_1", "shared")]
 
 
 def test_a_recurrence_on_a_strided_clock_is_not_on_the_models(scramble):
