@@ -65,7 +65,7 @@ def test_the_contract_tells_what_it_was_made_of():
 
 
 def test_states_that_are_inputs_of_the_model_are_the_ports_and_are_carried():
-    given = replace(LSTM, continues=False, given={"c0": "c", "h0": "h"})
+    given = replace(LSTM, own=False, given={"h": "h0", "c": "c0"})
     states = Port("c0", "input", ("batch", 4)), Port("h0", "input", ("batch", 4))
     found = made(replace(PLAIN, inputs=(X, *states), calls=(given,))).signatures["sequence"]
     assert rows(found.inputs) == [
@@ -77,7 +77,7 @@ def test_states_that_are_inputs_of_the_model_are_the_ports_and_are_carried():
 
 
 def test_a_state_that_the_model_makes_is_given_but_not_taken():
-    decoder = replace(LSTM, name="decoder", time="time_target", continues=False)
+    decoder = replace(LSTM, name="decoder", time="time_target", own=False)
     target = Port("target", "input", ("batch", "time_target", 2))
     survey = replace(PLAIN, inputs=(X, target), calls=(LSTM, decoder), no_step="Because.", one_clock=False)
     found = made(survey)

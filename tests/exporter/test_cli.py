@@ -142,8 +142,8 @@ USAGE = {
     "an empty target": (("good.keras", "--to", ""), "tflite"),
     "an unknown target": (("good.keras", "--to", "coreml"), "'coreml' is not one of tflite, onnx, savedmodel, all"),
     "one unknown of two targets": (("good.keras", "--to", "onnx,coreml"), "'coreml'"),
-    "batch 0": (("good.keras", "--to", "onnx", "--batch", "0"), "'0' is not a number of at least 1, nor 'any'"),
-    "time 0": (("good.keras", "--to", "onnx", "--time", "0"), "'0' is not a number of at least 1, nor 'any'"),
+    "batch 0": (("good.keras", "--to", "onnx", "--batch", "0"), "'0' is not a number from 1 to"),
+    "time 0": (("good.keras", "--to", "onnx", "--time", "0"), "'0' is not a number from 1 to"),
     "time -1": (("good.keras", "--to", "onnx", "--time", "-1"), "'-1' is not"),
     "time 1.5": (("good.keras", "--to", "onnx", "--time", "1.5"), "'1.5' is not"),
     "nonsense signatures": (

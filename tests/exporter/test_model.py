@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers
 
-from exporter.model import Model, given_states, same
+from exporter.model import Model, carried_states
 from exporter.recurrence import Recurrence
 from exporter.rewrite import Call, keras_loop
 from signatures.errors import UnsupportedModel
@@ -281,22 +281,20 @@ def test_drawn_feeds_end_one_row_in_zeros_for_a_masking_layer():
     assert drawn["static"].all()
 
 
-def call(state, continues):
+def call(own, given):
     recurrence = Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)})
-    return Call("lstm", recurrence, None, state, None, continues, lambda: None)
+    return Call("lstm", recurrence, None, [None, None], None, own, given, lambda: None)
 
 
-def test_states_that_are_the_callers_own_arrays_are_recognised():
-    h, c, x = (np.random.default_rng(k).standard_normal((B, 4)).astype(np.float32) for k in range(3))
-    feeds = {"first": h, "second": c, "x": x}
-    assert given_states(call([c, h], False), feeds) == {"second": "h", "first": "c"}
-    assert given_states(call([h + 1, c], False), feeds) == {"second": "c"}
-    assert given_states(call([h, c], True), feeds) == {"lstm_h_in": "h", "lstm_c_in": "c"}
+def test_states_are_carried_to_the_ports_they_came_from():
+    assert carried_states(call(True, {})) == {"lstm_h_in": "h", "lstm_c_in": "c"}
+    assert carried_states(call(False, {"h": "second", "c": "first"})) == {"second": "h", "first": "c"}
+    assert carried_states(call(False, {"c": "second"})) == {"second": "c"}
 
 
-def test_same_is_bit_for_bit_and_sees_nan():
-    a = np.array([1.0, np.nan], np.float32)
-    assert same(a, a.copy())
-    assert not same(a, a.astype(np.float64))
-    assert not same(a, a[:1])
-    assert not same(a, np.nextafter(a, 2, dtype=np.float32))
+@pytest.mark.parametrize(
+    ("own", "given", "continues"),
+    [(True, {}, True), (False, {"h": "a", "c": "b"}, True), (False, {"h": "a"}, False), (False, {}, False)],
+)
+def test_a_call_continues_when_every_state_comes_from_a_port(own, given, continues):
+    assert call(own, given).continues is continues

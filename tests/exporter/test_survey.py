@@ -50,7 +50,7 @@ def test_open_time_is_a_dimension_of_its_own(scramble):
     assert (found.declared, found.flexible, found.one_clock, found.no_step) == ({}, True, True, None)
     [call] = found.calls
     assert (call.name, call.recurrence.name, call.time, call.shape) == ("lstm", "lstm", "time", (4,))
-    assert call.continues
+    assert call.own
     assert not call.given
 
 
@@ -84,7 +84,7 @@ def test_two_inputs_that_must_be_equally_long_share_one_time(scramble):
 def test_an_encoder_and_a_decoder_have_time_axes_of_their_own(encoder_decoder):
     assert shapes(encoder_decoder.inputs) == {"source": ("batch", "time", F), "target": ("batch", "time_target", 2)}
     assert [call.time for call in encoder_decoder.calls] == ["time", "time_target"]
-    assert [call.continues for call in encoder_decoder.calls] == [True, False]
+    assert [call.own for call in encoder_decoder.calls] == [True, False]
     assert not encoder_decoder.calls[1].given
     assert shapes(encoder_decoder.outputs) == {"y": ("batch", "time_target", 2)}
     assert not encoder_decoder.one_clock
@@ -149,8 +149,8 @@ def test_an_output_named_like_an_input_or_a_port_gets_another_name(scramble):
 
 def test_states_that_are_inputs_are_given_whatever_their_order(states_given):
     [call] = states_given.calls
-    assert call.given == {"h0": "h", "c0": "c"}
-    assert not call.continues
+    assert call.given == {"h": "h0", "c": "c0"}
+    assert not call.own
     assert states_given.no_step is None
 
 

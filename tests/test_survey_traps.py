@@ -1,0 +1,141 @@
+"""Models that look like something they are not on short data: what is delivered must be what Keras gives at any T."""
+
+import keras
+import numpy as np
+import pytest
+from keras import Input, layers, ops
+
+import signatures
+from exporter import export
+
+
+def traps():
+    """Return name -> (model, whether it can be stepped)."""
+    x = Input((None, 3), name="x")
+    y, h, c = layers.LSTM(3, return_sequences=True, return_state=True, name="l")(x)
+    dilated = layers.Conv1D(2, 2, padding="causal", dilation_rate=64, name="dilated")
+    return {
+        "clipped far out": (keras.Model(x, ops.clip(y, -0.6, 0.6)), True),
+        "the last five": (keras.Model(x, y[:, -5:]), False),
+        "the fifth": (keras.Model(x, y[:, 4]), False),
+        "c cut off": (keras.Model(x, [y, ops.minimum(c, 0.1)]), True),
+        "h itself": (keras.Model(x, [h, y]), True),
+        "a memory of 64": (keras.Model(x, dilated(y)), False),
+    }
+
+
+@pytest.mark.parametrize("name", list(traps()))
+def test_outputs_are_the_models_own_at_any_length(name, tmp_path):
+    model, stepped = traps()[name]
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).standard_normal(weight.shape))
+    [artifact] = export(model, "onnx", tmp_path / "m.onnx")
+    assert ("step" in artifact.contract.signatures) == stepped
+    runner = signatures.open(artifact.path)
+    sequence = runner.contract.signatures["sequence"]
+    for total in (9, 120):
+        feed = np.random.default_rng(total).standard_normal((2, total, 3)).astype(np.float32)
+        got = runner.run("sequence", {"x": feed, **sequence.initial_state(2)})
+        want = keras.tree.flatten(model(feed))
+        for port, value in zip(runner.contract.outputs, want, strict=True):
+            np.testing.assert_allclose(got[port], value, atol=1e-5)
+
+
+def test_a_state_that_is_an_input_goes_on_under_a_mask(tmp_path):
+    """A masked first step repeats the h the caller gave: a stream doesn't jump to zero at a chunk of padding."""
+    x, h, c = Input((None, 3), name="x"), Input((4,), name="h0"), Input((4,), name="c0")
+    valid = Input((None,), dtype="bool", name="valid")  # Keras passes no mask of its own beside an initial_state
+    y = layers.LSTM(4, return_sequences=True, name="l")(x, initial_state=[h, c], mask=valid)
+    [artifact] = export(keras.Model([x, h, c, valid], y), "tflite", tmp_path / "m.tflite")
+    runner = signatures.open(artifact.path)
+    state = {name: np.random.default_rng(3).standard_normal((1, 4)).astype(np.float32) for name in ("h0", "c0")}
+    x = np.ones((1, 1, 3), np.float32)
+    moved = runner.run("step", {"x": x, "valid": np.ones((1, 1), bool), **state})
+    assert np.abs(moved["l_c"] - state["c0"]).max() > 0.01
+    out = runner.run("step", {"x": x, "valid": np.zeros((1, 1), bool), **state})
+    np.testing.assert_array_equal(out["l_sequences"][:, 0], state["h0"])
+    np.testing.assert_array_equal(out["l_c"], state["c0"])
+
+
+@pytest.mark.parametrize(
+    ("names", "ports"),
+    [
+        (("_x", "l", "L"), ["x_x", "l_h_in", "L_1_h_in"]),
+        (("x", "9in", "my lstm #1"), ["x", "x9in_h_in", "my_lstm__1_h_in"]),
+    ],
+    ids=["case and underscore", "digit and spaces"],
+)
+def test_odd_names_become_ports(names, ports, tmp_path):
+    source, first, second = names
+    x = Input((None, 2), name=source)
+    inner = layers.LSTM(3, return_sequences=True, name=first)(x)
+    artifacts = export(keras.Model(x, layers.LSTM(2, name=second)(inner)), "all", f"{tmp_path}/")
+    found = [port.name for port in artifacts[0].contract.signatures["step"].inputs]
+    assert [name for name in found if not name.endswith("_c_in")] == ports
+
+
+@pytest.mark.parametrize(
+    "around", [layers.Dense(3), layers.TimeDistributed(layers.Dense(3))], ids=["dense", "repeated"]
+)
+def test_one_feature_before_a_dense_layer(around, tmp_path):
+    """TFLite's converter takes such an input for a bias."""
+    model = keras.Sequential([Input((None, 1)), around, layers.LSTM(2)])
+    assert export(model, "tflite", f"{tmp_path}/")[0].parity.ok
+
+
+def test_a_residual_of_one_feature(tmp_path):
+    """keras.ops.add makes a BiasAdd of it, which TFLite lays out wrongly."""
+    x = Input((9, 1))
+    y = layers.LSTM(1, return_sequences=True)(x)
+    model = keras.Model(x, layers.Add()([y, layers.Dense(1)(y)]))
+    assert export(model, "tflite", f"{tmp_path}/")[0].parity.ok
+
+
+def test_two_threads_may_export_one_model(tmp_path, golden_folder):
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = keras.saving.load_model(golden_folder / "stacked" / "model.keras")
+    before = {layer.name: set(layer.__dict__) for layer in model.layers}
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(export, model, "onnx", tmp_path / f"{k}.onnx") for k in range(2)]
+        assert all(run.result()[0].parity.ok for run in runs)
+    assert {layer.name: set(layer.__dict__) for layer in model.layers} == before
+
+
+def test_force_replaces_an_artifact_but_never_a_folder_of_something_else(tmp_path, golden_folder):
+    from signatures.errors import OutputError
+
+    model = golden_folder / "stacked" / "model.keras"
+    (tmp_path / "model.tflite").mkdir()
+    (tmp_path / "model.tflite" / "keep.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is a folder, and not a SavedModel"):
+        export(model, "tflite", f"{tmp_path}/", force=True)
+    assert (tmp_path / "model.tflite" / "keep.txt").read_text() == "mine"
+    for _ in range(2):
+        export(model, "savedmodel", f"{tmp_path}/", force=True, check=False)
+    (tmp_path / "other_savedmodel").write_text("a file")
+    export(model, "savedmodel", tmp_path / "other_savedmodel", force=True, check=False)
+    assert (tmp_path / "other_savedmodel" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": 0},
+        {"batch": True},
+        {"time": 2.5},
+        {"lowering": "foo"},
+        {"signatures": ["foo"]},
+        {"signatures": "step"},
+    ],
+    ids=str,
+)
+def test_options_that_no_export_has_are_refused(options, tmp_path, golden_folder):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        export(golden_folder / "stacked" / "model.keras", "onnx", f"{tmp_path}/", **options)
+
+
+@pytest.mark.parametrize("to", ["foo", [], None])
+def test_targets_that_do_not_exist_are_refused(to, tmp_path):
+    with pytest.raises(ValueError, match="give tflite, onnx, savedmodel"):
+        export("model.keras", to, f"{tmp_path}/")
