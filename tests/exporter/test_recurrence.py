@@ -68,7 +68,7 @@ def test_our_gru_order_is_the_one_of_keras(reset_after):
     cell.build((None, 1))
 
     def run(recurrent=0.0, **bias):
-        """Run from h = 1 with gates half open unless driven; the candidate is tanh of its bias and r * h * recurrent."""
+        """Run from h = 1 with gates half open unless driven; the candidate is tanh(bias + r * h * recurrent)."""
         value = np.zeros(3, np.float32)
         for gate, pushed in bias.items():
             value[GATES["gru"].index(gate)] = pushed

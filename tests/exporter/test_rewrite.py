@@ -359,3 +359,226 @@ def test_lengths_are_no_mask_of_vectors_without_a_time_axis(scramble, x):
     feeds = [x, tf.ones([B, 2]), tf.ones([B, 5])]
     outputs, _ = run(model, feeds, {"lengths": tf.constant([T] * B)})
     np.testing.assert_allclose(outputs, model([tf.identity(each) for each in feeds]), atol=1e-6)
+
+
+def two_ways(merge_mode, **options):
+    x = Input((None, F))
+    own = {"return_sequences": True, **options}
+    both = layers.Bidirectional(layers.LSTM(4, **own), merge_mode=merge_mode, name="both")(layers.Masking()(x))
+    return keras.Model(x, both)
+
+
+def halves_that_differ():
+    x = Input((None, F))
+    back = layers.GRU(2, return_sequences=True, go_backwards=True, activation="elu")
+    both = layers.Bidirectional(layers.LSTM(4, return_sequences=True), backward_layer=back, name="both")(x)
+    return keras.Model(x, both)
+
+
+def backwards():
+    x = Input((None, F))
+    y = layers.Masking()(x)
+    y, h, c = layers.LSTM(4, go_backwards=True, return_sequences=True, return_state=True, name="back")(y)
+    return keras.Model(x, [y, h, c])
+
+
+class Averaged(layers.Layer):
+    """A cell of one's own: its output is none of its two states."""
+
+    state_size = (4, 2)
+    output_size = 4
+
+    def call(self, x, states):
+        h, seen = states
+        h = ops.tanh(0.5 * h + ops.sum(x, -1, keepdims=True))
+        return h * seen[:, :1], (h, seen + 1)
+
+
+def cells():
+    x = Input((None, F))
+    own = layers.RNN(Averaged(), return_sequences=True, name="own")(x)
+    one = layers.RNN(layers.GRUCell(3), name="one")(own)
+    many = layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(5)], return_state=True, name="many")(own)
+    return keras.Model(x, [own, one, *keras.tree.flatten(many)])
+
+
+def inside_time_distributed():
+    x = Input((None, F))
+    frames = layers.Reshape((-1, F, 1))(x)
+    inner = keras.Sequential([Input((F, 1)), layers.GRU(2, return_sequences=True, name="low"), layers.LSTM(3)])
+    y = layers.TimeDistributed(inner, name="each")(frames)
+    return keras.Model(x, layers.SimpleRNN(2, name="top")(y))
+
+
+MORE = {
+    **{f"bidirectional {mode}": (lambda mode=mode: two_ways(mode)) for mode in ("concat", "sum", "mul", "ave", None)},
+    "bidirectional state": lambda: two_ways("sum", return_state=True),
+    "bidirectional last": lambda: two_ways("concat", return_sequences=False, zero_output_for_mask=True),
+    "bidirectional different": halves_that_differ,
+    "go_backwards": backwards,
+    "cells": cells,
+    "time distributed": inside_time_distributed,
+}
+
+
+@pytest.fixture(scope="module")
+def more(scramble):
+    """Build each model once, with the plain data of the layers inside TimeDistributed."""
+    return {kind: scramble(build()) for kind, build in MORE.items()}
+
+
+def inner_of(model):
+    found = {identifier(path): layer for path, layer in rewrite.repeated_layers(model)}
+    return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items()}
+
+
+@pytest.mark.parametrize("lowered", [False, True])
+@pytest.mark.parametrize("kind", MORE)
+def test_wrapped_layers_give_what_they_give_in_keras(more, x, kind, lowered):
+    model = more[kind]
+    expected = keras.tree.flatten(model(x))
+    watched = [(each, set(each.__dict__)) for _, each in rewrite.sublayers(model)]
+    outputs, calls = rewrite.call(model, prefixed(model), x, {}, keras_loop, lowered, inner_of(model))
+    for ours, keras_own in zip(keras.tree.flatten(outputs), expected, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-6)
+    assert {made.name for made in calls} == set(prefixed(model))
+    for each, before in watched:
+        assert set(each.__dict__) == before
+
+
+def test_the_halves_of_a_bidirectional_layer_are_two_calls_that_run_opposite_ways(more, x):
+    _, calls = run(more["bidirectional different"], x)
+    forward, backward = sorted(calls, key=lambda made: made.recurrence.reverse)
+    assert (forward.name, backward.name) == ("both_forward", "both_backward")
+    assert (forward.recurrence.kind, backward.recurrence.kind) == ("lstm", "gru")
+    assert (forward.recurrence.reverse, backward.recurrence.reverse) == (False, True)
+    for made in calls:
+        np.testing.assert_array_equal(made.sequences, x)
+        np.testing.assert_array_equal(made.outputs[0][:, -1], made.outputs[1][0])
+        assert made.continues
+
+
+def random_states(model, x):
+    """Return a random value for every state port that a model has."""
+    rng = np.random.default_rng(9)
+    _, calls = run(model, x)
+    return {
+        f"{made.name}_{short}_in": tf.constant(rng.standard_normal((B, *shape)).astype(np.float32))
+        for made in calls
+        for short, shape in made.recurrence.states.items()
+    }
+
+
+def test_states_from_the_feeds_go_to_each_half(more, x):
+    model = more["bidirectional different"]
+    state = random_states(model, x)
+    assert set(state) == {"both_forward_h_in", "both_forward_c_in", "both_backward_h_in"}
+    given = [state["both_forward_h_in"], state["both_forward_c_in"]], [state["both_backward_h_in"]]
+    both = model.layers[-1]
+    ahead = both.forward_layer(x, initial_state=given[0])
+    back = tf.reverse(both.backward_layer(x, initial_state=given[1]), [1])
+    outputs, _ = run(model, x, state)
+    np.testing.assert_allclose(outputs, tf.concat([ahead, back], -1), atol=1e-6)
+    assert np.abs(outputs - model(x)).max() > 1e-2
+
+
+def test_states_from_the_feeds_go_to_each_cell(more, x):
+    model = more["cells"]
+    state = random_states(model, x)
+    names = ["own_state_0", "own_state_1", "one_h", "many_0_h", "many_0_c", "many_1_h"]
+    assert sorted(state) == sorted(f"{name}_in" for name in names)
+    own, one, many = (next(each for each in model.layers if each.name == name) for name in ("own", "one", "many"))
+    value = {name: state[f"{name}_in"] for name in names}
+    y = own(x, initial_state=[value["own_state_0"], value["own_state_1"]])
+    expected = [y, one(y, initial_state=[value["one_h"]])]
+    nested = [[value["many_0_h"], value["many_0_c"]], [value["many_1_h"]]]
+    expected += keras.tree.flatten(many(y, initial_state=nested))
+    outputs, calls = run(model, x, state)
+    for ours, keras_own in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-6)
+    finals = {made.name: made.outputs[1] for made in calls}
+    for ours, keras_own in zip(finals["many"], expected[3:], strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-6)
+
+
+def test_a_backward_layer_starts_from_the_feeds_at_the_end_of_the_sequence(more, x):
+    model = more["go_backwards"]
+    state = random_states(model, x)
+    given = [state["back_h_in"], state["back_c_in"]]
+    expected = model.layers[-1](x, initial_state=given, mask=tf.reduce_any(x != 0, -1))
+    outputs, [made] = run(model, x, state)
+    started = np.cumsum(np.flip(np.asarray(made.mask), 1), axis=1) > 0
+    assert started.all()  # no row ends in masked steps: what Keras gives before the first one doesn't matter
+    for ours, keras_own in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-6)
+
+
+def test_a_backward_call_that_continues_repeats_its_state_where_the_end_is_masked(more, x):
+    padded = np.array(x)
+    padded[2, 4:] = 0
+    state = random_states(more["go_backwards"], tf.constant(padded))
+    (y, _, _), _ = run(more["go_backwards"], tf.constant(padded), state)
+    np.testing.assert_array_equal(y[2, :2], np.tile(state["back_h_in"][2], (2, 1)))
+    fresh, _ = run(more["go_backwards"], tf.constant(padded))
+    np.testing.assert_array_equal(fresh[0][2, :2], np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("given", ["model inputs", "another layer"])
+def test_a_bidirectional_layer_whose_state_the_model_gives_does_not_continue(scramble, x, given):
+    frames = Input((None, F))
+    make = lambda name, **options: layers.Bidirectional(layers.LSTM(2, return_state=True), name=name, **options)  # noqa: E731
+    if given == "another layer":
+        _, *states = make("first")(frames)
+        inputs = frames
+    else:
+        states = [Input((2,)) for _ in range(4)]
+        inputs = [frames, *states]
+    model = scramble(keras.Model(inputs, make("second")(frames, initial_state=states)))
+    rng = np.random.default_rng(2)
+    values = [tf.constant(rng.standard_normal((B, 2)).astype(np.float32)) for _ in range(4)]
+    fed = x if given == "another layer" else [x, *values]
+    outputs, calls = run(model, fed, random_states(model, fed) if given == "model inputs" else {})
+    for ours, keras_own in zip(outputs, model(fed), strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-6)
+    continues = {made.name: made.continues for made in calls}
+    assert continues["second_forward"] is continues["second_backward"] is False
+    if given == "model inputs":
+        by_name = {made.name: made.states for made in calls}
+        for state, value in zip(by_name["second_forward"] + by_name["second_backward"], values, strict=True):
+            np.testing.assert_array_equal(state, value)
+    else:
+        assert continues["first_forward"] is continues["first_backward"] is True
+
+
+def test_what_compute_gives_inside_time_distributed_is_what_the_model_goes_on_with(more, x):
+    model, seen = more["time distributed"], []
+
+    def constant(made):
+        seen.append(made.name)
+        rows, total = made.sequences.shape[:2]
+        shapes = [(rows, *shape) for shape in made.recurrence.states.values()]
+        sequences = tf.fill([rows, total, made.recurrence.units], 0.25)
+        return sequences, [tf.fill(shape, 0.25) for shape in shapes]
+
+    _, calls = rewrite.call(model, prefixed(model), x, {}, constant, True, inner_of(model))
+    assert [made.name for made in calls] == ["top"]
+    assert len(seen) == 3
+    assert seen[-1] == "top"
+    assert set(seen[:2]) == set(inner_of(model))
+    np.testing.assert_array_equal(calls[0].sequences, np.full((B, T, 3), 0.25))
+
+
+def test_layers_inside_time_distributed_start_anew_at_every_outer_step(more, x):
+    model = more["time distributed"]
+    states = []
+
+    def watched(made):
+        states.append((made.name, [np.asarray(state) for state in made.states], made.continues))
+        return keras_loop(made)
+
+    rewrite.call(model, prefixed(model), x, random_states(model, x), watched, True, inner_of(model))
+    inner = [(given, continues) for name, given, continues in states if name != "top"]
+    assert len(inner) == 2
+    for given, continues in inner:
+        assert not continues
+        assert all(len(state) == B * T and not state.any() for state in given)
