@@ -121,6 +121,7 @@ def main() -> None:
     show_default=True,
     help="How tflite runs a sequence.",
 )
+@click.option("--dtype", type=click.Choice(["float32"]), help="Compute in it, whatever the layers' own type is.")
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
@@ -211,9 +212,10 @@ def inspect(path: Path, verbose: bool, quiet: bool, as_json: bool) -> None:
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
             facts = in_child(_artifact_facts, path)
         else:
-            from .pipeline import open_model
+            from .pipeline import load_model, open_model
 
-            facts = tables.model_facts(open_model(path, progress))
+            progress("loading")
+            facts = tables.model_facts(open_model(load_model(path), progress))
         if as_json:
             click.echo(json.dumps(facts, indent=2))
         elif not quiet:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,29 +89,41 @@ class Opened:
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths)
 
 
-def open_model(model: Any, progress: Progress = lambda text: None) -> Opened:
-    """Load a model file, or take a keras.Model in memory, and find out what it takes, gives and carries.
+def load_model(model: Any) -> Loaded:
+    """Load a model file, or take a keras.Model in memory.
 
     Raises:
         LoadError: When the file can't be loaded safely.
-        UnsupportedModel: When the model has no recurrent layer or one that isn't supported.
     """
-    progress("loading")
     if isinstance(model, (str, Path)):
-        loaded = load(model)
-    else:
-        keras = require_keras()
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file"
-            )
-        loaded = Loaded(model, model.name, None)
+        return load(model)
+    keras = require_keras()
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file")
+    return Loaded(model, model.name, None)
+
+
+def open_model(loaded: Loaded, progress: Progress = lambda text: None) -> Opened:
+    """Find out what a model takes, gives and carries.
+
+    Raises:
+        UnsupportedModel: When it has no recurrent layer or one that isn't supported.
+    """
     from .model import Model
     from .survey import survey
 
     progress("surveying")
     surveyed = Model(loaded.model)
     return Opened(loaded, surveyed, survey(surveyed))
+
+
+def _computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
+    """Return a context in which the model computes in a type; None: in its own."""
+    if dtype is None:
+        return nullcontext()
+    from .rewrite import computing_in
+
+    return computing_in(loaded.model, dtype)
 
 
 def export(
@@ -123,6 +136,7 @@ def export(
     signatures: Sequence[str] | None = None,
     lengths: bool = False,
     lowering: Choice = "auto",
+    dtype: Literal["float32"] | None = None,
     check: bool = True,
     force: bool = False,
     progress: Progress = lambda text: None,
@@ -138,6 +152,7 @@ def export(
         signatures: "sequence", "step" or both; None means all the model can have.
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.
         lowering: How tflite runs a sequence: "auto", "unrolled" or "loop".
+        dtype: "float32" computes in it whatever the layers' own type is; None refuses layers of another type.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
         progress: Called with the name of each stage as it starts.
@@ -152,33 +167,36 @@ def export(
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
     targets = _targets(to)
-    _check_options(batch, time, signatures, lowering)
+    _check_options(batch, time, signatures, lowering, dtype)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = outputs.paths(stem, targets, out)
     outputs.check_free([*final.values(), contract_path], force)
-    opened = open_model(model, progress)
-    common = opened.contract(targets, signatures, lengths)
-    times = _times(opened.survey, time)
+    progress("loading")
+    loaded = load_model(model)
+    with _computing(loaded, dtype):
+        opened = open_model(loaded, progress)
+        common = opened.contract(targets, signatures, lengths)
+        times = _times(opened.survey, time)
 
-    golden = None
-    if check:
-        from .witness import record, totals_for
+        golden = None
+        if check:
+            from .witness import record, totals_for
 
-        totals = totals_for(opened.survey)
-        golden = record(
-            opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
-        )
-    with outputs.staged([*final.values(), contract_path]) as stage:
-        artifacts = []
-        for target in targets:
-            size = batch if batch is not None else (1 if target == "tflite" else "any")
-            dims = {**({} if size == "any" else {"batch": size}), **times}
-            job = Job(
-                target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
+            totals = totals_for(opened.survey)
+            golden = record(
+                opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
             )
-            artifacts.append(_make(job, progress))
-        together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
-        stage[contract_path].write_text(together.to_json(), encoding="utf-8")
+        with outputs.staged([*final.values(), contract_path]) as stage:
+            artifacts = []
+            for target in targets:
+                size = batch if batch is not None else (1 if target == "tflite" else "any")
+                dims = {**({} if size == "any" else {"batch": size}), **times}
+                job = Job(
+                    target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
+                )
+                artifacts.append(_make(job, progress))
+            together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
+            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
     return artifacts
 
 
@@ -263,7 +281,9 @@ def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Sign
     return dict(contract.signatures)
 
 
-def _check_options(batch: Extent, time: Extent, signatures: Sequence[str] | None, lowering: str) -> None:
+def _check_options(
+    batch: Extent, time: Extent, signatures: Sequence[str] | None, lowering: str, dtype: str | None
+) -> None:
     """Refuse values that no export has, in the words of the command line."""
     for name, value in (("batch", batch), ("time", time)):
         number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -271,6 +291,8 @@ def _check_options(batch: Extent, time: Extent, signatures: Sequence[str] | None
             raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
     if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
+    if dtype not in (None, "float32"):
+        raise ValueError(f"dtype={dtype!r}: give 'float32' or None")
     if lowering not in ("auto", "unrolled", "loop"):
         raise ValueError(f"lowering={lowering!r}: give auto, unrolled or loop")
 
@@ -321,7 +343,8 @@ def record_case(
 
     folder = Path(folder)
     outputs.check_free([folder], force=False)
-    opened = open_model(model, progress)
+    progress("loading")
+    opened = open_model(load_model(model), progress)
     contract = opened.contract((), lengths=lengths)
     times = _times(opened.survey, None)
     recorded = record(

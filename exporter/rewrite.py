@@ -25,6 +25,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, identifier, state_input, unique
+from signatures.errors import UnsupportedModel
 
 from .lowerings.cell import spread
 from .recurrence import Recurrence
@@ -314,6 +315,25 @@ def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> T
         return mask
     valid = tf.sequence_mask(lengths, tf.shape(sequences)[1])
     return valid if mask is None else tf.logical_and(valid, mask)
+
+
+@contextmanager
+def computing_in(model: Any, dtype: str) -> Iterator[None]:
+    """Have every layer of a model compute in a type, whatever its policy says; float32 weights stay as they are.
+
+    Raises:
+        UnsupportedModel: When weights are stored in another type.
+    """
+    if other := [v for v in model.variables if v.dtype.startswith(("float", "bfloat")) and v.dtype != dtype]:
+        raise UnsupportedModel(
+            f"weight {other[0].path!r} is stored as {other[0].dtype}: the model can't compute in {dtype}.\n"
+            f"  Build the model under keras.config.set_dtype_policy({dtype!r}) and copy the weights with set_weights."
+        )
+    with LOCK, ExitStack() as stack:
+        for layer in model._flatten_layers(include_self=True, recursive=True):
+            if layer.compute_dtype != dtype:
+                stack.enter_context(_instance(layer, {"_dtype_policy": keras.DTypePolicy(dtype)}))
+        yield
 
 
 @contextmanager

@@ -139,3 +139,35 @@ def test_options_that_no_export_has_are_refused(options, tmp_path, golden_folder
 def test_targets_that_do_not_exist_are_refused(to, tmp_path):
     with pytest.raises(ValueError, match="give tflite, onnx, savedmodel"):
         export("model.keras", to, f"{tmp_path}/")
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning")
+def test_a_mixed_precision_model_is_exported_in_float32_when_asked_for(tmp_path):
+    from signatures.errors import UnsupportedModel
+
+    cells = layers.RNN([layers.LSTMCell(3, dtype="mixed_float16"), layers.GRUCell(2, dtype="mixed_float16")])
+    cells.dtype_policy = "mixed_float16"
+    model = keras.Sequential(
+        [Input((None, 5)), layers.LSTM(6, return_sequences=True, dtype="mixed_float16"), cells, layers.Dense(2)]
+    )
+    with pytest.raises(UnsupportedModel, match="dtype='float16' is not supported"):
+        export(model, "onnx", f"{tmp_path}/")
+    [artifact] = export(model, "onnx", f"{tmp_path}/", dtype="float32")
+    assert artifact.parity.ok
+    assert model.layers[0].compute_dtype == "float16"
+    x = np.random.default_rng(0).standard_normal((2, 7, 5)).astype(np.float32)
+    plain = keras.Sequential(
+        [Input((None, 5)), layers.LSTM(6, return_sequences=True), layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])]
+        + [layers.Dense(2)]
+    )
+    plain.set_weights(model.get_weights())
+    got = signatures.open(artifact.path).stream(2).push(x)[artifact.contract.outputs[0]]
+    np.testing.assert_allclose(got, plain(x), atol=1e-6)
+
+
+def test_float64_weights_are_refused(tmp_path):
+    from signatures.errors import UnsupportedModel
+
+    model = keras.Sequential([Input((None, 5)), layers.LSTM(3, dtype="float64")])
+    with pytest.raises(UnsupportedModel, match="stored as float64"):
+        export(model, "onnx", f"{tmp_path}/", dtype="float32")

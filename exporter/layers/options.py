@@ -25,7 +25,7 @@ def over_time(cell: Recurrence, layer: Any) -> Recurrence:
     if layer.compute_dtype != "float32":
         raise UnsupportedModel(
             f"layer {layer.name!r} ({type(layer).__name__}): dtype={layer.compute_dtype!r} is not supported.\n"
-            "  Supported: 'float32'. Load the model under keras.config.set_dtype_policy('float32')."
+            "  Supported: 'float32'. Export with --dtype float32 (dtype='float32' in Python) to compute in it."
         )
     return replace(cell, reverse=bool(layer.go_backwards), zero_masked=bool(layer.zero_output_for_mask))
 
