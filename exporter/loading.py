@@ -2,7 +2,8 @@
 
 Everything a file claims (archive members, configuration, HDF5 structure) is checked before Keras builds anything from
 it, because the file may come from a stranger. Nothing is extracted to disk here, no custom class is imported, and the
-training configuration is left alone. Importing this module imports neither Keras nor TensorFlow nor h5py.
+training configuration is left alone. What Keras 2 wrote is then translated by `exporter/legacy.py`. Importing this
+module imports neither Keras nor TensorFlow nor h5py.
 """
 
 import hashlib
@@ -65,7 +66,7 @@ class Loaded:
 
 
 def load(path: str | Path) -> Loaded:
-    """Load a whole model saved by Keras 3 as `.keras`, `.h5` or `.hdf5`.
+    """Load a whole model saved by Keras 3 as `.keras`, `.h5` or `.hdf5`, or by Keras 2 or tf.keras as `.h5`.
 
     Raises:
         LoadError: When the file is missing, damaged, oversized, or holds no whole Keras model.
@@ -79,8 +80,11 @@ def load(path: str | Path) -> Loaded:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     config, version = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     keras = require_keras()
-    _check_config(keras, config, path)
-    return Loaded(_deserialize(keras, path, version), path.stem, sha256)
+    _check_content(config, path)
+    if path.suffix != ".keras" and version.split(".")[0] in ("", "1", "2"):
+        return Loaded(_load_legacy(keras, config, path), path.stem, sha256)
+    _check_classes(keras, config, path)
+    return Loaded(_deserialize(keras, path), path.stem, sha256)
 
 
 def require_keras() -> Any:
@@ -258,19 +262,25 @@ def _check_dataset(dataset: Any, where: str, path: Path) -> int:
     return declared
 
 
-def _check_config(keras: Any, config: dict[str, Any], path: Path) -> None:
-    """Refuse a configuration that holds code, files, or classes of neither Keras nor this program."""
-    # Keras drops the outermost compile_config under compile=False, so a custom loss there does no harm.
-    for entry, layer in _walk({**config, "compile_config": None}):
+def _check_content(config: dict[str, Any], path: Path) -> None:
+    """Refuse a configuration that holds code or names files."""
+    for entry, layer in _walk(config):
         _check_files(entry, layer, path)
         if "class_name" in entry:
             _check_code(entry, layer, path)
+
+
+def _check_classes(keras: Any, config: dict[str, Any], path: Path) -> None:
+    """Refuse a configuration that holds classes of neither Keras nor this program."""
+    for entry, layer in _walk(config):
+        if "class_name" in entry:
             _check_origin(keras, entry, layer, path)
 
 
 def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield every dict of a configuration with the layer it belongs to, as messages name it."""
-    nodes: list[tuple[Any, str]] = [(config, "the model")]
+    # Keras drops the outermost compile_config under compile=False, so a custom loss there does no harm.
+    nodes: list[tuple[Any, str]] = [({**config, "compile_config": None}, "the model")]
     while nodes:
         node, layer = nodes.pop()
         if isinstance(node, dict):
@@ -345,17 +355,48 @@ def _find(keras: Any, module: str, name: str) -> Any:
     return found
 
 
-def _deserialize(keras: Any, path: Path, version: str) -> Any:
+def _deserialize(keras: Any, path: Path) -> Any:
     """Let Keras load a checked file, quietly, and refuse what is not a model."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
-    except Exception as error:
-        advice = "If it loads in your program, pass the model from there: exporter.export(model, ...)."
-        if version.startswith(("1", "2")):
-            advice = "Files saved by Keras 2 or tf.keras are not supported yet: save the model again with Keras 3."
-        raise LoadError(f"{path}: Keras {keras.__version__} can't load it ({_first_line(error)}). {advice}") from error
+    with _keras_at_work(keras, path):
+        model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
     if not isinstance(model, keras.Model):
         raise LoadError(f"{path} holds a {type(model).__name__}, not a keras.Model; save a whole model.")
     return model
+
+
+def _load_legacy(keras: Any, config: dict[str, Any], path: Path) -> Any:
+    """Translate the configuration of a checked Keras 2 file, build it in Keras 3 and set its weights."""
+    import h5py
+
+    from . import legacy
+
+    try:
+        with _damaged(path, "the configuration of Keras 2"):
+            translated = legacy.translate(config)
+        _check_content(translated, path)
+        _check_classes(keras, translated, path)
+        with _keras_at_work(keras, path):
+            model = keras.saving.deserialize_keras_object(translated, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise LoadError(f"it holds a {type(model).__name__}, not a keras.Model; save a whole model.")
+        with _damaged(path, "the weights"), h5py.File(path, "r") as file:
+            legacy.load_weights(model, config, file)
+    except UnsafeModel:
+        raise
+    except LoadError as error:
+        raise error if str(path) in str(error) else LoadError(f"{path}, saved by Keras 2: {error}") from error
+    return model
+
+
+@contextmanager
+def _keras_at_work(keras: Any, path: Path) -> Iterator[None]:
+    """Keep Keras quiet while it builds a model, and say what it refuses."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise LoadError(
+            f"{path}: Keras {keras.__version__} can't load it ({_first_line(error)}). "
+            "If it loads in your program, pass the model from there: exporter.export(model, ...)."
+        ) from error

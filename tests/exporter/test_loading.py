@@ -464,13 +464,14 @@ class TestKerasRefuses:
         assert "colour" in message
         assert "config=" not in message
 
-    def test_keras_2(self, tamper):
+    def test_keras_2(self, saved, tamper):
         def age(file):
             file.attrs["keras_version"] = "2.15.0"
 
-        message = refusal(tamper(".h5", set_memory(config={"time_major": False}), age))
-        assert "time_major" in message
-        assert "Keras 2 or tf.keras are not supported yet" in message
+        loaded = load(tamper(".h5", set_memory(config={"time_major": False}), age))
+        np.testing.assert_allclose(loaded.model(FRAMES).numpy(), saved.outputs, atol=1e-6)
+        message = refusal(tamper(".h5", set_memory(config={"time_major": True}), age))
+        assert "saved by Keras 2: layer 'memory' (LSTM): time_major=True" in message
 
     def test_weights_that_do_not_fit(self, tamper):
         assert "can't load it" in refusal(tamper(".keras", set_memory(config={"units": 5})))
