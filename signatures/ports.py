@@ -70,12 +70,11 @@ class Signature:
     dims: Mapping[str, int] = field(default_factory=dict)
 
     def initial_state(self, batch: int = 1) -> dict[str, Array]:
-        """Return zeros for every carried input, name -> [B, U]: the state at the start of a stream."""
-        carried = {carry.input for carry in self.carries}
+        """Return zeros for every state input, name -> [B, U]: where a stream or a backward layer starts."""
         return {
             port.name: np.zeros([d if isinstance(d, int) else batch for d in port.shape], port.dtype)
             for port in self.inputs
-            if port.name in carried
+            if port.role == "state"
         }
 
     def check_feeds(self, feeds: Feeds, dims: Mapping[str, int] = {}) -> None:

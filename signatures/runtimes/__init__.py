@@ -44,8 +44,7 @@ class Runner:
 
         Args:
             signature: "sequence" or "step".
-            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states of
-                what is carried.
+            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states.
 
         Returns:
             Output port -> a fresh array.

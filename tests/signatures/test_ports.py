@@ -57,9 +57,9 @@ def test_sized_fills_in_what_is_fixed_and_leaves_the_rest():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_initial_state_is_zeros_for_carried_inputs_only(batch):
+def test_initial_state_is_zeros_for_every_state_input(batch):
     state = SIGNATURE.initial_state(batch)
-    assert list(state) == ["h_in"]
+    assert list(state) == ["h_in", "back_h_in"]
     assert state["h_in"].shape == (batch, 4)
     assert state["h_in"].dtype == np.float32
     assert not state["h_in"].any()
