@@ -63,11 +63,14 @@ def trace(
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
-        if recurrence.reverse:
+        # ONNX's own op runs backwards by itself and leaves each output at its step; with a mask it would not hold it.
+        natively = recurrence.reverse and chosen.lowering == "native" and mask is None
+        if recurrence.reverse and not natively:
             x = tf.reverse(x, [1])
             mask = None if mask is None else tf.reverse(mask, [1])
         if chosen.lowering == "native":
             sequences, states, token = native.placeholder(x, made.states, mask)
+            sequences = tf.reverse(sequences, [1]) if natively else sequences
             traced.placeholders[token] = recurrence
         else:
             lowering = LOWERINGS[chosen.lowering]

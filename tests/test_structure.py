@@ -89,3 +89,22 @@ def test_the_contract_is_embedded_and_beside(target, exported):
     assert embedded == beside.only(target)
     assert set(beside.artifacts) == {"tflite", "onnx", "savedmodel"}
     assert embedded.artifacts[target].file == artifact.path.name
+
+
+def test_bidirectional_halves_share_one_onnx_op(tmp_path):
+    """Unmasked halves of one size become one op, whatever their activations; others stay two."""
+    import keras
+    from keras import Input, layers
+
+    def ops_of(*around, **options):
+        inner = layers.LSTM(4, return_sequences=True)
+        both = layers.Bidirectional(inner, **options)
+        model = keras.Sequential([Input((None, 3)), *around, both, layers.Bidirectional(layers.GRU(2))])
+        [artifact] = export(model, "onnx", tmp_path / "m.onnx", force=True)
+        assert artifact.parity.ok
+        return artifact.ops["LSTM"], artifact.ops["GRU"]
+
+    other = layers.LSTM(4, activation="elu", go_backwards=True, return_sequences=True)
+    assert ops_of() == (1, 1)
+    assert ops_of(backward_layer=other) == (1, 1)
+    assert ops_of(layers.Masking()) == (2, 2)

@@ -29,6 +29,7 @@ from ..lowerings.native import PLACEHOLDER
 from ..plan import ONNX_OPS, Plan
 from ..recurrence import GATES, Recurrence, reorder
 from ..trace import Traced
+from .onnx_halves import join_halves
 
 OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
@@ -57,6 +58,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
             f"ONNX has no form for an operation of the model: {', '.join(unknown)}.\n"
             "  Export to tflite or savedmodel, or replace that layer."
         )
+    join_halves(model.graph)
     _name_dims(model.graph, signature)
     model.producer_name = "export-lstm"
     onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
@@ -75,12 +77,17 @@ def ops(path: Path) -> Counter[str]:
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
-    """Require one native op per recurrent call that has one, and no loop but for the others; see Target.faults."""
-    wanted = Counter(ONNX_OPS[recurrence.kind] for recurrence, plan in planned if plan.lowering == "native")
+    """Require one native op per recurrent call that has one, and no loop but for the others; see Target.faults.
+
+    A call that runs backwards may share its op with one that runs forwards: Bidirectional's two halves.
+    """
+    native = [recurrence for recurrence, plan in planned if plan.lowering == "native"]
+    wanted = Counter(ONNX_OPS[recurrence.kind] for recurrence in native)
+    shared = Counter(ONNX_OPS[recurrence.kind] for recurrence in native if recurrence.reverse)
     found = [
         f"it holds {ops[op]} {op} op(s) for {wanted[op]} recurrent calls"
         for op in ONNX_OPS.values()
-        if ops[op] != wanted[op]
+        if not wanted[op] - shared[op] <= ops[op] <= wanted[op]
     ]
     loops = sum(plan.lowering == "scan" for _, plan in planned)
     if ops["Loop"] + ops["Scan"] > loops:
@@ -152,7 +159,7 @@ class _Nodes:
         native = graph.make_node(
             ONNX_OPS[recurrence.kind],
             [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, _weights(recurrence)), counts, *first],
-            attr=_attributes(recurrence),
+            attr={**_attributes(recurrence), **({"direction": "reverse"} if recurrence.reverse and not mask else {})},
             output_count=1 + len(states),
             dtypes=[FLOAT] * (1 + len(states)),
         )

@@ -1,0 +1,98 @@
+"""Join the two halves of a Bidirectional layer into ONNX's one bidirectional op.
+
+    Given   LSTM(x, W, R, B, , h, c)                     LSTM(x, W', R', B', , h', c') direction=reverse
+    Result  LSTM(x, [W; W'], [R; R'], [B; B'], , [h; h'], [c; c']) direction=bidirectional, its outputs split in two
+
+Halves are joined where they read the same input, have the same size and no mask; others stay as they are.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+KINDS = ("LSTM", "GRU", "RNN")
+
+
+def join_halves(graph: Any) -> None:
+    """Join every pair of halves in a graph, in place; see the module."""
+    recurrent = [node for node in graph.node if node.op_type in KINDS and not node.input[4]]
+    backward = [node for node in recurrent if _option(node, "direction") == b"reverse"]
+    forward = [node for node in recurrent if _option(node, "direction") is None]
+    for back in backward:
+        fit = next((node for node in forward if _alike(node, back)), None)
+        if fit is not None:
+            forward.remove(fit)
+            _join(graph, fit, back)
+    if backward:
+        _sort(graph)
+
+
+def _option(node: Any, name: str) -> Any:
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)
+
+
+def _alike(first: Any, second: Any) -> bool:
+    same = ("hidden_size", "linear_before_reset")
+    return (first.op_type, first.input[0], *(_option(first, name) for name in same)) == (
+        second.op_type,
+        second.input[0],
+        *(_option(second, name) for name in same),
+    )
+
+
+def _join(graph: Any, fore: Any, back: Any) -> None:
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    name = f"{fore.output[0]}__both"
+    weights = []
+    for k in (1, 2, 3):
+        both = np.concatenate([numpy_helper.to_array(stored[node.input[k]]) for node in (fore, back)])
+        weights.append(f"{name}_{k}")
+        graph.initializer.append(numpy_helper.from_array(both, weights[-1]))
+    states = [f"{name}_state_{k}" for k in range(5, len(fore.input))]
+    for k, state in enumerate(states, start=5):
+        graph.node.append(helper.make_node("Concat", [fore.input[k], back.input[k]], [state], axis=0))
+    attributes = {"direction": "bidirectional", "hidden_size": _option(fore, "hidden_size")}
+    for option in ("activations", "activation_alpha", "activation_beta"):
+        values = [*(_option(fore, option) or []), *(_option(back, option) or [])]
+        attributes.update({option: values} if values else {})
+    if (linear := _option(fore, "linear_before_reset")) is not None:
+        attributes["linear_before_reset"] = linear
+    outputs = [f"{name}_{k}_out" for k in range(len(fore.output))]
+    graph.node.append(helper.make_node(fore.op_type, [fore.input[0], *weights, "", *states], outputs, **attributes))
+    for k, output in enumerate(outputs):  # Y [T, 2, B, U]; final states [2, B, U]
+        graph.node.append(helper.make_node("Split", [output], [fore.output[k], back.output[k]], axis=int(k == 0)))
+    graph.node.remove(fore)
+    graph.node.remove(back)
+    read = {each for node in graph.node for each in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
+
+
+def _sort(graph: Any) -> None:
+    """Put the nodes in an order in which every input is made before it is read."""
+    made = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        ready = [node for node in waiting if _read(node) <= made]
+        if not ready:
+            raise AssertionError("the graph has a circle")
+        ordered += ready
+        made.update(output for node in ready for output in node.output)
+        waiting = [node for node in waiting if not any(node is other for other in ready)]
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _read(node: Any) -> set[str]:
+    """Return what a node reads, the graphs inside it included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            inner = attribute.g
+            own = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
+            own |= {output for each in inner.node for output in each.output}
+            names |= {name for each in inner.node for name in _read(each)} - own
+            names |= {value.name for value in inner.output} - own
+    return names

@@ -1,0 +1,41 @@
+"""Files saved by tf-keras, exported: each artifact gives what tf-keras itself predicted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import signatures
+from exporter import export
+
+FILES = Path(__file__).parent / "exporter" / "legacy"
+# Every kind of file in one runtime; the ones with most in them in all.
+PAIRS = [(file.stem, "onnx") for file in sorted(FILES.glob("*.h5"))]
+PAIRS += [(name, target) for name in ("text", "stacked") for target in ("tflite", "savedmodel")]
+
+
+@pytest.mark.parametrize(("name", "target"), PAIRS, ids="-".join)
+def test_an_old_file_gives_what_it_gave(name, target, tmp_path):
+    [artifact] = export(FILES / f"{name}.h5", target, f"{tmp_path}/", batch="any")
+    runner = signatures.open(artifact.path)
+    signature = runner.contract.signatures["sequence"]
+    with np.load(FILES / f"{name}.npz") as data:
+        inputs, expected = ([data[key] for key in sorted(data.files) if key[0] == letter] for letter in "xy")
+    assert inputs
+    assert expected
+    own = [port for port in signature.inputs if port.role == "input"]
+    feeds = {port.name: value.astype(port.dtype) for port, value in zip(own, inputs, strict=True)}
+    outputs = runner.run("sequence", {**feeds, **signature.initial_state(len(inputs[0]))})
+    for port, want in zip(runner.contract.outputs, expected, strict=True):
+        np.testing.assert_allclose(outputs[port], want, atol=1e-5, rtol=1e-5)
+
+
+def test_the_old_hard_sigmoid_keeps_its_slope(tmp_path):
+    """clip(0.2 x + 0.5): Keras 3's own would be off by far more than any tolerance."""
+    import onnx
+
+    [artifact] = export(FILES / "stacked.h5", "onnx", f"{tmp_path}/", check=False)
+    nodes = [node for node in onnx.load(artifact.path).graph.node if node.op_type == "LSTM"]
+    slopes = [a.floats[0] for node in nodes for a in node.attribute if a.name == "activation_alpha"]
+    assert slopes
+    np.testing.assert_allclose(slopes, 0.2, rtol=1e-6)
