@@ -298,3 +298,36 @@ def test_states_are_carried_to_the_ports_they_came_from():
 )
 def test_a_call_continues_when_every_state_comes_from_a_port(own, given, continues):
     assert call(own, given).continues is continues
+
+
+class Echo(layers.Layer):
+    """A cell of one's own."""
+
+    state_size = output_size = 4
+
+    def call(self, x, states):
+        h = keras.ops.tanh(0.5 * states[0] + keras.ops.sum(x, -1, keepdims=True))
+        return h, [h]
+
+
+DECODERS = {
+    "gru": (lambda **options: layers.GRU(4, **options), (F,)),
+    "cell": (lambda **options: layers.RNN(layers.LSTMCell(4), **options), (F,)),
+    "own cell": (lambda **options: layers.RNN(Echo(), **options), (F,)),
+    "conv": (lambda **options: layers.ConvLSTM1D(2, 3, padding="same", **options), (6, F)),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_layer_that_was_built_by_a_call_with_an_initial_state_is_taken(scramble, kind):
+    """Keras then remembers its shapes by argument, not as one input_shape."""
+    make, shape = DECODERS[kind]
+    x = Input((None, *shape), name="x")
+    _, *states = make(return_state=True, name="encoder")(x)
+    y = make(return_sequences=True, name="decoder")(x, initial_state=states)
+    model = Model(scramble(keras.Model(x, y)))
+    encoder, decoder = (recurrence for _, recurrence in model.layers.values())
+    assert encoder.states == decoder.states
+    data = np.random.default_rng(0).standard_normal((B, T, *shape)).astype(np.float32)
+    [(_, output)], _ = model.run({"x": tf.constant(data)}, keras_loop)
+    np.testing.assert_allclose(output, model.keras(data), atol=1e-6)
