@@ -44,6 +44,15 @@ def _softmax(x: Array) -> Array:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
+def _sparsemax(x: Array) -> Array:
+    """Martins & Astudillo 2016: the nearest point of the simplex."""
+    falling = -np.sort(-x, axis=-1)
+    sums, ranks = np.cumsum(falling, axis=-1) - 1, np.arange(1, x.shape[-1] + 1)
+    support = (falling - sums / ranks > 0).sum(axis=-1, keepdims=True)
+    threshold = np.take_along_axis(sums, support - 1, axis=-1) / support
+    return np.asarray(np.maximum(x - threshold, 0))
+
+
 def _sparse_plus(x: Array) -> Array:
     return np.where(x <= -1, 0, np.where(x < 1, 0.25 * (x + 1) ** 2, x))
 
@@ -77,6 +86,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "softsign": Activation(lambda x: x / (1 + np.abs(x)), ("Softsign", None, None)),
     "sparse_plus": Activation(_sparse_plus),
     "sparse_sigmoid": Activation(lambda x: np.clip(0.5 * (x + 1), 0, 1)),
+    "sparsemax": Activation(_sparsemax),
     "squareplus": Activation(lambda x: 0.5 * (x + np.sqrt(x * x + 4))),
     "tanh": Activation(np.tanh, ("Tanh", None, None)),
     "tanh_shrink": Activation(lambda x: x - np.tanh(x)),

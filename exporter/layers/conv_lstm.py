@@ -8,7 +8,7 @@ from typing import Any
 from signatures.errors import UnsupportedModel
 
 from ..recurrence import Convolution, Recurrence
-from .options import activation, array, bias, called, over_time
+from .options import activation, array, bias, called, input_shape, over_time
 
 
 def convert(layer: Any, name: str) -> Recurrence:
@@ -20,7 +20,8 @@ def convert(layer: Any, name: str) -> Recurrence:
             "  Supported: 'channels_last'. Move the channels to the last axis."
         )
     kernel = array(cell.kernel)
-    shape = tuple(layer.compute_output_shape(tuple(layer.get_build_config()["input_shape"]))[-cell.rank - 1 :])
+    shapes = layer.compute_output_shape(input_shape(layer))
+    shape = tuple((shapes[0] if layer.return_state else shapes)[-cell.rank - 1 :])
     recurrence = Recurrence(
         name,
         "conv_lstm",
@@ -31,6 +32,6 @@ def convert(layer: Any, name: str) -> Recurrence:
         activation=activation(cell, "activation"),
         recurrent_activation=activation(cell, "recurrent_activation"),
         convolution=Convolution(tuple(cell.strides), tuple(cell.dilation_rate), cell.padding),
-        cell=called(cell),
+        cell=called(cell, [0, 0]),
     )
     return over_time(recurrence, layer)

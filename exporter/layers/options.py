@@ -57,13 +57,23 @@ def bias(variable: Any, kernel: Array) -> Array:
     return np.zeros(kernel.shape[-1], np.float32) if variable is None else array(variable)
 
 
-def called(cell: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
-    """Return a cell as a function (inputs, states in one list) -> (output, states in one list)."""
+def input_shape(layer: Any) -> tuple[Any, ...]:
+    """Return the shape of the sequences a layer was built for, [B, T, ...], with or without states beside them."""
+    config = layer.get_build_config()
+    return tuple(config["input_shape"] if "input_shape" in config else config["shapes_dict"]["sequences_shape"])
 
-    def run(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        nested = isinstance(cell.state_size, (list, tuple)) and not isinstance(cell.state_size[0], int)
-        packed = keras.tree.pack_sequence_as(cell.state_size, states) if nested else states
-        output, new = cell(x, packed)
+
+def called(cell: Any, states: Any) -> Callable[[Any, list[Any]], tuple[Any, list[Any]]]:
+    """Return a cell as a function (inputs, states in one list) -> (output, states in one list).
+
+    Args:
+        cell: The Keras cell.
+        states: What it starts from, nested as it takes them.
+    """
+    nested = states if isinstance(states, (list, tuple)) else [states]
+
+    def run(x: Any, flat: list[Any]) -> tuple[Any, list[Any]]:
+        output, new = cell(x, keras.tree.pack_sequence_as(nested, flat))
         return output, keras.tree.flatten(new)
 
     return run

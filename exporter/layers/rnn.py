@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from signatures.errors import UnsupportedModel
+from signatures.errors import UnsupportedModel, one_line
 
 from ..recurrence import Recurrence
 from . import gru, lstm, simple_rnn
-from .options import called, class_name, over_time
+from .options import called, class_name, input_shape, over_time
 
 CELLS = {
     "keras.layers.LSTMCell": lstm.cell,
@@ -21,40 +21,44 @@ CELLS = {
 
 def convert(layer: Any, name: str) -> Recurrence:
     """Read a built RNN layer; see Converter."""
-    return over_time(_cell(layer.cell, name, layer), layer)
+    x = np.random.default_rng(0).standard_normal((2, *input_shape(layer)[2:])).astype(np.float32)
+    return over_time(_cell(layer.cell, name, layer, x, layer.get_initial_state(2)), layer)
 
 
-def _cell(cell: Any, name: str, layer: Any) -> Recurrence:
+def _cell(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
+    """Read a cell; x [2, F] is an input for it, states what it starts from, nested as it takes them."""
     if class_name(cell) in CELLS:
         return CELLS[class_name(cell)](cell, name)
     if class_name(cell) == "keras.layers.StackedRNNCells":
-        return _stack([_cell(inner, f"{name}_{k}", layer) for k, inner in enumerate(cell.cells)], name)
-    return _own(cell, name, layer)
+        return _stack(cell, name, layer, x, states)
+    return _own(cell, name, layer, x, states)
 
 
-def _stack(cells: list[Recurrence], name: str) -> Recurrence:
+def _stack(stack: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
     """Return cells run one after another in each time step; states are named by cell, `<layer>_0_h`."""
-    states = {f"{k}_{short}": shape for k, cell in enumerate(cells) for short, shape in cell.states.items()}
+    cells = []
+    for k, (cell, own) in enumerate(zip(stack.cells, states, strict=True)):
+        cells.append(_cell(cell, f"{name}_{k}", layer, x, own))
+        x, _ = called(cell, own)(x, keras.tree.flatten(own))
+    named = {f"{k}_{short}": shape for k, cell in enumerate(cells) for short, shape in cell.states.items()}
     last = cells[-1]
-    output = None if last.output is None else len(states) - len(last.states) + last.output
-    return Recurrence(name, "stack", states, output, cells=tuple(cells))
+    output = None if last.output is None else len(named) - len(last.states) + last.output
+    return Recurrence(name, "stack", named, output, cells=tuple(cells))
 
 
-def _own(cell: Any, name: str, layer: Any) -> Recurrence:
+def _own(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
     """Return a cell of the user's own, found out by calling it once."""
-    sizes = keras.tree.flatten(cell.state_size)
-    shapes = keras.tree.map_structure(lambda size: (size,) if isinstance(size, int) else tuple(size), sizes)
-    run = called(cell)
-    features = layer.get_build_config()["input_shape"][2:]
-    rng = np.random.default_rng(0)
-    states = [rng.standard_normal((2, *shape)).astype(np.float32) for shape in shapes]
+    shapes = [tuple(state.shape[1:]) for state in keras.tree.flatten(states)]
+    run = called(cell, states)
+    drawn = [np.random.default_rng(k).standard_normal((2, *s)).astype(np.float32) for k, s in enumerate(shapes)]
     try:
-        output, new = run(rng.standard_normal((2, *features)).astype(np.float32), states)
+        output, new = run(x, drawn)
     except Exception as error:  # noqa: BLE001 - a cell raises what it likes
         raise UnsupportedModel(
-            f"layer {layer.name!r} (RNN): its cell {type(cell).__name__} can't be called on one time step ({error}).\n"
+            f"layer {layer.name!r} (RNN): its cell {type(cell).__name__} can't be called on a step:\n"
+            f"  {one_line(error)}.\n"
             "  Supported: cells that take (inputs [B, F], states) and return (output, states)."
         ) from None
     same = [k for k, state in enumerate(new) if np.array_equal(np.asarray(output), np.asarray(state))]
-    states_by_name = {f"state_{k}" if len(shapes) > 1 else "state": shape for k, shape in enumerate(shapes)}
-    return Recurrence(name, "cell", states_by_name, same[0] if same else None, cell=run)
+    named = {f"state_{k}" if len(shapes) > 1 else "state": shape for k, shape in enumerate(shapes)}
+    return Recurrence(name, "cell", named, same[0] if same else None, cell=run)

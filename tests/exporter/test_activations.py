@@ -30,11 +30,7 @@ def keras_own(name, x):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=pytest.mark.xfail(strict=True, reason="no form of it yet: refused as a custom function")
-        )
-        if name == "sparsemax"
-        else name
+        name
         for name in SHIPPED
         if name not in ("glu", "threshold")  # one halves the last axis, the other takes an argument
     ],
