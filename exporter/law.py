@@ -44,7 +44,7 @@ def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str 
     feeds = model.draw(dict.fromkeys(timed, total), 3, np.random.default_rng(2))
     with rewrite.recorded(model.keras) as whole:
         try:
-            outputs, calls = model.eagerly(feeds, lowered=True)  # TimeDistributed at once: it is quick
+            outputs, calls = model.eagerly(feeds)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             return f"The model doesn't run on {total} time steps ({one_line(error)})."
     links: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str 
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
         with rewrite.recorded(model.keras) as record:
             try:
-                found, now = model.eagerly({**cut(feeds, ports, int(start), size), **state}, lowered=True)
+                found, now = model.eagerly({**cut(feeds, ports, int(start), size), **state})
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
                 what = record[-1][0] if record else "The model"
                 steps = "one time step" if size == 1 else f"{size} time steps"

@@ -83,9 +83,10 @@ class Model:
         outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered, self.repeated)
         return _named(self.keras, outputs), calls
 
-    def eagerly(self, feeds: Mapping[str, Array], lowered: bool = False) -> tuple[list[tuple[str, Any]], list[Call]]:
-        """Run on arrays with Keras' own loops; see run."""
-        return self.run({name: tf.constant(value) for name, value in feeds.items()}, rewrite.keras_loop, lowered)
+    def eagerly(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, Any]], list[Call]]:
+        """Run on arrays with Keras' own loops, TimeDistributed layers at once because that is quick; see run."""
+        tensors = {name: tf.constant(value) for name, value in feeds.items()}
+        return self.run(tensors, rewrite.keras_loop, lowered=True)
 
     def ports(
         self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False
