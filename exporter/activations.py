@@ -111,7 +111,9 @@ def name_of(function: Any) -> str | None:
     """Return the name of one of Keras' activations; None for anything else, whatever it calls itself."""
     import keras
 
+    from . import legacy
+
+    if function is legacy.hard_sigmoid:
+        return "keras2_hard_sigmoid"
     name = getattr(function, "__name__", "")
-    if name == "keras2_hard_sigmoid" or (name in ACTIVATIONS and getattr(keras.activations, name, None) is function):
-        return str(name)
-    return None
+    return str(name) if name in ACTIVATIONS and getattr(keras.activations, name, None) is function else None

@@ -79,6 +79,11 @@ verbosity = [
 ]
 
 
+in_dtype = click.option(
+    "--dtype", type=click.Choice(["float32"]), help="Compute in it, whatever the layers' own type is."
+)
+
+
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command has."""
     for option in reversed(verbosity):
@@ -88,7 +93,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(
     cls=ExportByDefault,
-    help="Export Keras LSTM models to TFLite, ONNX and SavedModel with explicit, proven state.\n\n\b\n"
+    help="Export recurrent Keras models to TFLite, ONNX and SavedModel with explicit, proven state.\n\n\b\n"
     "export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite\n"
     "export-lstm export --help          all its options",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -121,7 +126,7 @@ def main() -> None:
     show_default=True,
     help="How tflite runs a sequence.",
 )
-@click.option("--dtype", type=click.Choice(["float32"]), help="Compute in it, whatever the layers' own type is.")
+@in_dtype
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
@@ -180,16 +185,17 @@ def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json
     help="An .npz with your own data, one array [B, ...] per input port.  [default: random]",
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
+@in_dtype
 @common
 def golden(
-    model: Path, case: Path, feeds: Path | None, lengths: bool, verbose: bool, quiet: bool, as_json: bool
+    model: Path, case: Path, feeds: Path | None, lengths: bool, dtype: Any, verbose: bool, quiet: bool, as_json: bool
 ) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
     with running(verbose, quiet) as progress:
         arrays = None if feeds is None else read_feeds(feeds)
         from .pipeline import record_case
 
-        recorded = record_case(model, case, feeds=arrays, lengths=lengths, progress=progress)
+        recorded = record_case(model, case, feeds=arrays, lengths=lengths, dtype=dtype, progress=progress)
         if as_json:
             click.echo(
                 json.dumps(
@@ -203,8 +209,9 @@ def golden(
 
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
+@in_dtype
 @common
-def inspect(path: Path, verbose: bool, quiet: bool, as_json: bool) -> None:
+def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
     with running(verbose, quiet) as progress:
         from . import tables
@@ -212,10 +219,12 @@ def inspect(path: Path, verbose: bool, quiet: bool, as_json: bool) -> None:
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
             facts = in_child(_artifact_facts, path)
         else:
-            from .pipeline import load_model, open_model
+            from .pipeline import computing, load_model, open_model
 
             progress("loading")
-            facts = tables.model_facts(open_model(load_model(path), progress))
+            loaded = load_model(path)
+            with computing(loaded, dtype):
+                facts = tables.model_facts(open_model(loaded, progress))
         if as_json:
             click.echo(json.dumps(facts, indent=2))
         elif not quiet:

@@ -107,10 +107,10 @@ def require_keras() -> Any:
             "Set KERAS_BACKEND=tensorflow before importing keras: files trained on any backend load."
         )
     version = tuple(int(number) for number in re.findall(r"\d+", keras.__version__)[:3])
-    if version < (3, 15) and not (3, 12, 4) <= version < (3, 13):
+    if version < (3, 15):
         raise LoadError(
             f"Keras {keras.__version__} is installed, which has known holes in loading files; "
-            "3.15 or later, or 3.12.4 or later of 3.12, is needed: pip install -U keras."
+            "3.15 or later is needed: pip install -U keras."
         )
     return keras
 

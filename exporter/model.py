@@ -1,14 +1,15 @@
 """A Keras model as a function from ports to ports, whatever structure it is called with and returns."""
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique, unique_prefix
+from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel
 from signatures.ports import Array
 
@@ -34,6 +35,7 @@ class Model:
         inputs: What it is called with, in flattened order.
         layers: Port prefix -> each recurrent layer, and the same as data.
         repeated: The same for layers inside TimeDistributed, which start anew at every outer step and have no ports.
+        timed: Inputs with a time axis, once survey has found them: the ones that lengths mask.
         vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
     """
 
@@ -48,7 +50,7 @@ class Model:
         if not found and not any(rewrite.repeated_layers(model)):
             raise UnsupportedModel(
                 f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
-                "  Give a model with an LSTM layer; for others Keras' model.export() is the tool."
+                "  Give a model with a recurrent layer; for others Keras' model.export() is the tool."
             )
         if odd := [layer.name for _, layer in rewrite.sublayers(model) if ":" in layer.name]:
             raise UnsupportedModel(
@@ -61,13 +63,16 @@ class Model:
             names.append(unique(identifier(each.name), [*names, LENGTHS]))
         self.inputs = tuple(Input(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True))
         self.layers: dict[str, tuple[Any, Recurrence]] = {}
+        taken = {*names, LENGTHS}
         for path, layer in found:
-            prefix = unique_prefix(identifier(path), self.layers, names)
-            self.layers[prefix] = layer, layers.convert(layer, prefix)
+            prefix, recurrence = _free(layers.convert(layer, identifier(path)), self.layers, taken)
+            self.layers[prefix] = layer, recurrence
+            taken.update(port_names(prefix, recurrence))
         self.repeated: dict[str, tuple[Any, Recurrence]] = {}
         for path, layer in rewrite.repeated_layers(model):
             prefix = unique(identifier(path), [*self.layers, *self.repeated])
             self.repeated[prefix] = layer, layers.convert(layer, prefix)
+        self.timed: tuple[str, ...] = ()
         inner = [layer for _, layer in rewrite.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
@@ -79,7 +84,12 @@ class Model:
         Returns:
             (Keras' name, tensor) for each model output in order, and the recurrent calls.
         """
-        inputs = keras.tree.pack_sequence_as(self._structure, [feeds[each.name] for each in self.inputs])
+        lengths = feeds.get(LENGTHS)
+        tensors = [
+            rewrite.with_lengths(feeds[each.name], lengths) if each.name in self.timed else feeds[each.name]
+            for each in self.inputs
+        ]
+        inputs = keras.tree.pack_sequence_as(self._structure, tensors)
         outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered, self.repeated)
         return _named(self.keras, outputs), calls
 
@@ -133,6 +143,23 @@ def recurrent_ports(calls: list[Call]) -> dict[str, Any]:
     return ports
 
 
+def port_names(prefix: str, recurrence: Recurrence) -> list[str]:
+    """Return every port a recurrent call may have."""
+    states = [name(prefix, short) for short in recurrence.states for name in (state_input, state_output)]
+    return [sequences_output(prefix), *states]
+
+
+def _free(recurrence: Recurrence, prefixes: Mapping[str, Any], taken: set[str]) -> tuple[str, Recurrence]:
+    """Return the first of name, name_1, ... that no layer has and none of whose ports is taken, in either case."""
+    used = {name.lower() for name in taken}
+    for k in itertools.count():
+        prefix = f"{recurrence.name}_{k}" if k else recurrence.name
+        wanted = {name.lower() for name in port_names(prefix, recurrence)}
+        if prefix not in prefixes and not wanted & used:
+            return prefix, replace(recurrence, name=prefix)
+    raise AssertionError("there is always a free number")
+
+
 def carried_states(made: Call) -> dict[str, str]:
     """Return input port -> short state name, for the states of a call that come from a port."""
     if made.own:
@@ -170,7 +197,10 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
         return dict.fromkeys(keys, 0), [_open_time(key, shape[key]) for key in keys]
     if isinstance(shape[0], (tuple, list)):
         return [0] * len(shape), [_open_time(f"{argument}_{k}", s) for k, s in enumerate(shape)]
-    return 0, [_open_time(argument, shape)]
+    holds_tokens = len(shape) == 2 and any(
+        isinstance(layer, keras.layers.Embedding) for _, layer in rewrite.sublayers(model)
+    )
+    return 0, [Input(argument, (None, None), "int32") if holds_tokens else _open_time(argument, shape)]
 
 
 def _open_time(name: str, shape: tuple[int | None, ...]) -> Input:

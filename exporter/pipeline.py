@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .model import Model
     from .survey import Survey
 
-SIGNATURES = ("sequence", "step")
 TARGETS = ("tflite", "onnx", "savedmodel")
 Extent = int | Literal["any"] | None
 Progress = Callable[[str], None]
@@ -117,7 +116,7 @@ def open_model(loaded: Loaded, progress: Progress = lambda text: None) -> Opened
     return Opened(loaded, surveyed, survey(surveyed))
 
 
-def _computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
+def computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
     """Return a context in which the model computes in a type; None: in its own."""
     if dtype is None:
         return nullcontext()
@@ -173,7 +172,7 @@ def export(
     outputs.check_free([*final.values(), contract_path], force)
     progress("loading")
     loaded = load_model(model)
-    with _computing(loaded, dtype):
+    with computing(loaded, dtype):
         opened = open_model(loaded, progress)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
@@ -217,6 +216,7 @@ class Job:
 
 def _make(job: Job, progress: Progress) -> Artifact:
     """Make one artifact at its temporary path and hold it to its golden numbers."""
+    from .layers.options import input_shape
     from .trace import trace
 
     target, survey = job.target, job.opened.survey
@@ -226,10 +226,16 @@ def _make(job: Job, progress: Progress) -> Artifact:
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
         dims = {name: size for name, size in dims.items() if not name.startswith("time")}
     times = {made.name: (made.recurrence, made.time) for made in survey.calls}
-    times |= {name: (recurrence, name) for name, (_, recurrence) in job.opened.model.repeated.items()}
+    for name, (layer, recurrence) in job.opened.model.repeated.items():
+        times[name] = recurrence, input_shape(layer)[1] or name
     plans = {
         name: {
-            call: plan(recurrence, target, {**dims, **signature.dims}.get(str(time)), job.lowering)
+            call: plan(
+                recurrence,
+                target,
+                time if isinstance(time, int) else {**dims, **signature.dims}.get(time),
+                job.lowering,
+            )
             for call, (recurrence, time) in times.items()
         }
         for name, signature in graphs.items()
@@ -289,6 +295,8 @@ def _check_options(
         number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if value is not None and value != "any" and not number:
             raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
+    from .boundary import SIGNATURES
+
     if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
     if dtype not in (None, "float32"):
@@ -321,6 +329,7 @@ def record_case(
     feeds: Mapping[str, Array] | None = None,
     totals: Sequence[int] | None = None,
     lengths: bool = False,
+    dtype: Literal["float32"] | None = None,
     recipe: Mapping[str, Any] | None = None,
     progress: Progress = lambda text: None,
 ) -> Case:
@@ -332,6 +341,7 @@ def record_case(
         feeds: Input port -> array [B, ...], one run on the caller's own data; None for random runs.
         totals: Time steps of the random runs; None for short and odd ones that suit the model.
         lengths: Whether the calls take the valid steps of each sample.
+        dtype: "float32" computes in it whatever the layers' own type is.
         recipe: What else its recipe.json tells.
         progress: Called with the name of each stage as it starts.
 
@@ -344,12 +354,12 @@ def record_case(
     folder = Path(folder)
     outputs.check_free([folder], force=False)
     progress("loading")
-    opened = open_model(load_model(model), progress)
-    contract = opened.contract((), lengths=lengths)
-    times = _times(opened.survey, None)
-    recorded = record(
-        opened.model, contract, times, feeds=feeds, totals=totals or totals_for(opened.survey), progress=progress
-    )
+    loaded = load_model(model)
+    with computing(loaded, dtype):
+        opened = open_model(loaded, progress)
+        contract, times = opened.contract((), lengths=lengths), _times(opened.survey, None)
+        steps = totals or totals_for(opened.survey)
+        recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
     with outputs.staged([folder]) as stage:
         case.save(stage[folder])

@@ -153,11 +153,15 @@ def call(
     own_state: dict[int, str] = {}
     lengths = feeds.get(LENGTHS)
 
+    def name_of_call(prefix: str) -> str:
+        made = [other.name for other in calls]
+        return unique(prefix, [*made, *layers, *repeated]) if prefix in made else prefix
+
     def swapped(prefix: str, layer: Any, recurrence: Recurrence) -> dict[str, Any]:
         keras_loop, keras_state = layer.inner_loop, layer.get_initial_state
 
         def get_initial_state(batch_size: Any) -> Any:
-            name = own_state[id(layer)] = unique(prefix, [made.name for made in calls])
+            name = own_state[id(layer)] = name_of_call(prefix)
             zeros = keras_state(batch_size)
             ports = [state_input(name, short) for short in recurrence.states]
             flat = [feeds.get(port, zero) for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)]
@@ -180,7 +184,7 @@ def call(
                 if state is value
             }
             made = Call(
-                name or unique(prefix, [other.name for other in calls]),
+                name or name_of_call(prefix),
                 recurrence,
                 sequences,
                 states,
@@ -229,8 +233,6 @@ def call(
                 stack.enter_context(_instance(layer, _for_graphs(layer)))
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(_instance(layer.layer, _for_graphs(layer.layer)))
-        if lengths is not None:
-            inputs = keras.tree.map_structure(lambda x: _masked_input(x, lengths), inputs)
         return model(inputs, training=False), calls
 
 
@@ -249,9 +251,9 @@ def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
     return sequences, states
 
 
-def _masked_input(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return a model input with lengths as its Keras mask; a vector [B, S] has no time steps and stays as it is."""
-    if len(x.shape) < 3 and not x.dtype.is_integer:
+def with_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return a model input [B, T, ...] with its valid steps as its Keras mask."""
+    if lengths is None:
         return x
     x = tf.identity(x)  # the mask stays on what it is put on
     x._keras_mask = tf.sequence_mask(lengths, tf.shape(x)[1])

@@ -26,6 +26,10 @@ They lie far apart, so that a pooling by a few steps doesn't make them one.
 """
 
 
+ROWS = (3, 2)
+"""Samples of the two runs."""
+
+
 @dataclass(frozen=True)
 class CallFacts:
     """One call of a recurrent layer, as the model makes it.
@@ -90,6 +94,7 @@ def survey(model: Model) -> Survey:
         UnsupportedModel: When the model can't be run, or leaves another axis than batch and time open.
     """
     timed = _timed_inputs(model)
+    model.timed = tuple(timed)
     sizes, flexible, (first, second) = _trials(model, timed)
     independent = len(set(sizes.values())) > 1
     dims = {name: f"time_{name}" if independent and name != timed[0] else "time" for name in timed}
@@ -100,6 +105,11 @@ def survey(model: Model) -> Survey:
     order: list[str] = []
     states = [state_input(made.name, short) for made in first.calls for short in made.recurrence.states]
     for (name, value), (_, other) in zip(first.outputs, second.outputs, strict=True):
+        if (value.shape[:1], other.shape[:1]) != ((ROWS[0],), (ROWS[1],)):
+            raise UnsupportedModel(
+                f"output {name!r} has shape {list(value.shape)} for {ROWS[0]} rows: its first axis isn't the batch.\n"
+                "  Return it with the batch first."
+            )
         port = next((port for port, tensor in recurrent.items() if tensor is value), None)
         if port is None:
             port = unique(
@@ -179,7 +189,7 @@ def _trials(model: Model, timed: list[str]) -> tuple[dict[str, int], bool, tuple
     for pair in pairs:
         try:
             drawn = [
-                model.draw(sizes, batch, np.random.default_rng(1)) for sizes, batch in zip(pair, (3, 2), strict=True)
+                model.draw(sizes, batch, np.random.default_rng(1)) for sizes, batch in zip(pair, ROWS, strict=True)
             ]
             first, second = (Trial(feeds, *model.eagerly(feeds)) for feeds in drawn)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it

@@ -130,17 +130,6 @@ def unique(name: str, taken: Iterable[str]) -> str:
     return next(candidate for candidate in candidates if candidate.lower() not in used)
 
 
-def unique_prefix(name: str, prefixes: Iterable[str], ports: Iterable[str]) -> str:
-    """Return name, or name_1, ...: the first prefix that is not taken and whose ports clash with none of `ports`."""
-    taken = {
-        port.removesuffix(end)
-        for port in ports
-        for end in ("_h", "_c", "_h_in", "_c_in", "_sequences")
-        if port.endswith(end)
-    }
-    return unique(name, {*prefixes, *taken})
-
-
 def state_output(layer: str, state: str) -> str:
     """Return the port that gives a final state: `<layer>_h`, `<layer>_c`."""
     return f"{layer}_{state}"

@@ -24,8 +24,8 @@ class Port:
 
     Attributes:
         name: The tensor's name in the artifact, unique among inputs and outputs together.
-        role: "input" or "output" of the model; a recurrent "state" (h or c, [B, U]); "sequences", every time step's h
-            [B, T, U]; "lengths", the valid time steps of each sample [B].
+        role: "input" or "output" of the model; a recurrent "state", [B, U] for h and c; "sequences", every time step's
+            output [B, T, U]; "lengths", the valid time steps of each sample [B].
         shape: One entry an axis: a size, or the name of a dimension ("batch", "time") that a call may choose.
         dtype: NumPy name, "float32" or "int32".
         below: For an integer port, its values are in [0, below); None where nothing is known.

@@ -171,3 +171,96 @@ def test_float64_weights_are_refused(tmp_path):
     model = keras.Sequential([Input((None, 5)), layers.LSTM(3, dtype="float64")])
     with pytest.raises(UnsupportedModel, match="stored as float64"):
         export(model, "onnx", f"{tmp_path}/", dtype="float32")
+
+
+class Clipped(layers.Layer):
+    """A cell whose output is its state only where that is small."""
+
+    state_size = 3
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), initializer="ones")
+
+    def call(self, x, states):
+        h = states[0] + ops.matmul(x, self.kernel)
+        return ops.clip(h, -8, 8), [h]
+
+
+def test_a_cells_output_that_is_only_sometimes_its_state(tmp_path):
+    model = keras.Sequential([Input((None, 2), name="x"), layers.RNN(Clipped(), name="own")])
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/")
+    runner = signatures.open(artifact.path)
+    x = np.full((1, 4, 2), 5, np.float32)
+    outputs = runner.run("sequence", {"x": x, **runner.contract.signatures["sequence"].initial_state(1)})
+    np.testing.assert_allclose(outputs[runner.contract.outputs[0]], model(x))
+    assert outputs["own_state"].max() == 40
+
+
+def test_ports_of_stacked_cells_and_of_the_next_layer_differ(tmp_path):
+    """Keras' own default names: rnn's second cell and rnn_1 would both be rnn_1_h."""
+    keras.backend.clear_session()
+    model = keras.Sequential(
+        [Input((None, 2)), layers.RNN([layers.LSTMCell(3), layers.LSTMCell(3)], return_sequences=True)]
+        + [layers.RNN(layers.LSTMCell(2))]
+    )
+    artifacts = export(model, "all", f"{tmp_path}/")
+    names = [port.name for port in artifacts[0].contract.signatures["sequence"].inputs]
+    assert len({name.lower() for name in names}) == len(names) == 7
+
+
+def test_second_calls_keep_clear_of_other_layers(tmp_path):
+    x = Input((None, 2), name="x")
+    shared, other = (layers.LSTM(2, return_sequences=True, name=name) for name in ("lstm", "lstm_1"))
+    model = keras.Model(x, other(shared(shared(x))))
+    names = [port.name for port in export(model, "onnx", f"{tmp_path}/")[0].contract.signatures["step"].inputs]
+    assert names == ["x", *(f"{layer}_{s}_in" for layer in ("lstm", "lstm_2", "lstm_1") for s in "hc")]
+
+
+def test_lengths_leave_inputs_without_a_time_axis_alone(tmp_path):
+    x, context = Input((None, 3), name="x"), Input((4, 2), name="context")
+    pooled = layers.GlobalAveragePooling1D()(context)
+    model = keras.Model([x, context], layers.Concatenate()([layers.LSTM(2, name="l")(x), pooled]))
+    [artifact] = export(model, "onnx", f"{tmp_path}/", lengths=True)
+    runner = signatures.open(artifact.path)
+    feeds = {
+        "x": np.ones((2, 5, 3), np.float32),
+        "context": np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32),
+        "lengths": np.array([5, 2], np.int32),
+    }
+    state = runner.contract.signatures["sequence"].initial_state(2)
+    outputs = runner.run("sequence", {**feeds, **state})
+    np.testing.assert_allclose(outputs[runner.contract.outputs[0]][:, 2:], feeds["context"].mean(axis=1), rtol=1e-5)
+
+
+def test_steps_the_model_fixes_itself_can_be_unrolled(tmp_path):
+    decoder = [layers.RepeatVector(5), layers.LSTM(3, return_sequences=True, name="decoder")]
+    model = keras.Sequential([Input((4, 2)), layers.LSTM(3, name="encoder"), *decoder])
+    [artifact] = export(model, "tflite", f"{tmp_path}/", lowering="unrolled")
+    assert artifact.parity.ok
+    assert "WHILE" not in artifact.ops
+
+
+def test_an_output_without_a_batch_is_refused(tmp_path):
+    from signatures.errors import UnsupportedModel
+
+    x = Input((None, 2))
+    model = keras.Model(x, ops.mean(layers.LSTM(3)(x)))
+    with pytest.raises(UnsupportedModel, match="its first axis isn't the batch"):
+        export(model, "onnx", f"{tmp_path}/")
+
+
+def test_tokens_of_a_subclassed_model_are_integers(tmp_path):
+    class Tokens(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding = layers.Embedding(9, 4, mask_zero=True)
+            self.lstm = layers.LSTM(3)
+
+        def call(self, x):
+            return self.lstm(self.embedding(x))
+
+    model = Tokens()
+    model(np.ones((2, 6), np.int32))
+    [artifact] = export(model, "onnx", f"{tmp_path}/")
+    port = artifact.contract.signatures["step"].inputs[0]
+    assert (port.dtype, port.below) == ("int32", 9)

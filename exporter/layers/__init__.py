@@ -49,7 +49,7 @@ def convert(layer: Any, name: str) -> Recurrence:
     if converter is None:
         accepted = ", ".join(sorted(CONVERTERS))
         raise UnsupportedModel(
-            f"layer {layer.name!r} ({type(layer).__name__}): this recurrent layer is not supported yet.\n"
+            f"layer {layer.name!r} ({type(layer).__name__}): this recurrent layer is not supported.\n"
             f"  Supported: {accepted} (exactly these classes, not subclasses).\n"
             "  Replace the layer by one of these; its weights can be copied with set_weights where the equations agree."
         )

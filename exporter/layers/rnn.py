@@ -59,6 +59,6 @@ def _own(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
             f"  {one_line(error)}.\n"
             "  Supported: cells that take (inputs [B, F], states) and return (output, states)."
         ) from None
-    same = [k for k, state in enumerate(new) if np.array_equal(np.asarray(output), np.asarray(state))]
+    same = [k for k, state in enumerate(new) if output is state]  # by identity: equal numbers may differ elsewhere
     named = {f"state_{k}" if len(shapes) > 1 else "state": shape for k, shape in enumerate(shapes)}
     return Recurrence(name, "cell", named, same[0] if same else None, cell=run)

@@ -77,7 +77,7 @@ def _like(x: Tensor, output: Tensor) -> Tensor:
     steps = tf.reshape(x, [tf.shape(x)[0], -1])[:, :1]
     for _ in output.shape[1:]:
         steps = tf.expand_dims(steps, -1)
-    made = tf.broadcast_to(steps, tf.concat([tf.shape(x)[:1], tf.shape(output)], axis=0))
+    made = tf.broadcast_to(tf.cast(steps, output.dtype), tf.concat([tf.shape(x)[:1], tf.shape(output)], axis=0))
     made.set_shape([x.shape[0], *output.shape])
     return made
 

@@ -26,7 +26,7 @@ def lower(
         return t + 1, output, outputs.write(t, output), *kept
 
     shape = first.shape
-    outputs = tf.TensorArray(x.dtype, size=total, element_shape=shape)
+    outputs = tf.TensorArray(first.dtype, size=total, element_shape=shape)
     start = (tf.constant(0), first, outputs, *states)
     _, _, outputs, *states = tf.while_loop(lambda t, *_: t < total, one, start)
     sequences = outputs.stack()

@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from signatures.errors import UnsupportedModel
+
 from ..recurrence import Recurrence
 from .cell import States, advance, first_output, project, weights
 
@@ -16,6 +18,11 @@ def lower(
     recurrence: Recurrence, x: Tensor, states: States, mask: Tensor | None, w: dict[str, Tensor]
 ) -> tuple[Tensor, States]:
     """Lower a recurrence over x [B, T, ...], T static; see Lowering."""
+    if x.shape[1] is None:
+        raise UnsupportedModel(
+            f"layer {recurrence.name!r} can't be unrolled: its number of time steps isn't known.\n"
+            "  Export with --lowering loop."
+        )
     z = project(recurrence, x, w)
     valid = None if mask is None else tf.expand_dims(mask, -1)
     output = first_output(recurrence, z[:, 0], states, w)

@@ -1,4 +1,4 @@
-"""What is written: one module a target, each with the same two functions."""
+"""What is written: one module a target, each with the same three functions."""
 
 from collections import Counter
 from collections.abc import Sequence

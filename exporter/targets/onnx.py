@@ -207,4 +207,4 @@ class _Nodes:
         """Add a constant; plain integers become int64."""
         array = np.ascontiguousarray(np.asarray(value, dtype or (None if isinstance(value, np.ndarray) else np.int64)))
         shaped = array.reshape(np.shape(value))  # ascontiguousarray makes scalars 1-d
-        return str(self.graph.make_const(tf2onnx.utils.make_name("lstm"), shaped).output[0])
+        return str(self.graph.make_const(tf2onnx.utils.make_name("export_lstm"), shaped).output[0])

@@ -27,6 +27,9 @@ def join_halves(graph: Any) -> None:
             _join(graph, fit, back)
     if backward:
         _sort(graph)
+        read = {name for node in graph.node for name in _read(node)} | {value.name for value in graph.output}
+        for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+            graph.initializer.remove(tensor)
 
 
 def _option(node: Any, name: str) -> Any:
@@ -65,9 +68,6 @@ def _join(graph: Any, fore: Any, back: Any) -> None:
         graph.node.append(helper.make_node("Split", [output], [fore.output[k], back.output[k]], axis=int(k == 0)))
     graph.node.remove(fore)
     graph.node.remove(back)
-    read = {each for node in graph.node for each in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
 
 
 def _sort(graph: Any) -> None:

@@ -9,15 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signatures import Carry, Contract, Port, Signature
-from signatures.contract import (
-    ArtifactInfo,
-    identifier,
-    sequences_output,
-    state_input,
-    state_output,
-    unique,
-    unique_prefix,
-)
+from signatures.contract import ArtifactInfo, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import ArtifactError
 
 SEQUENCE = Signature(
@@ -45,7 +37,6 @@ FULL = Contract(
 NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}, step="layer 'flip' looks ahead.")
 
 NAMES = st.text(max_size=12)
-PORTS = st.from_regex(r"(a|b|a_1)(_h|_c|_h_in|_c_in|_sequences|)", fullmatch=True)
 
 
 def test_a_carry_between_ports_that_do_not_exist_is_refused():
@@ -171,38 +162,17 @@ def test_unique_is_never_taken(taken, name):
     assert unique(name, taken) not in taken
 
 
-@pytest.mark.parametrize(
-    ("port", "prefix"),
-    [
-        ("memory", "memory"),
-        ("memory_x", "memory"),
-        ("memory_h", "memory_1"),
-        ("memory_c", "memory_1"),
-        ("memory_h_in", "memory_1"),
-        ("memory_c_in", "memory_1"),
-        ("memory_sequences", "memory_1"),
-    ],
-)
-def test_a_prefix_makes_way_for_the_models_own_ports(port, prefix):
-    assert unique_prefix("memory", [], [port]) == prefix
-
-
-def ports_of(prefix):
-    states = [make(prefix, state) for make in (state_output, state_input) for state in "hc"]
-    return {*states, sequences_output(prefix)}
-
-
-def test_the_names_of_a_layers_ports():
-    assert ports_of("memory") == {"memory_h", "memory_c", "memory_h_in", "memory_c_in", "memory_sequences"}
-
-
-@given(st.lists(st.sampled_from(["a", "a_1", "a_h"])), st.lists(PORTS), st.sampled_from(["a", "a_1", "a_h"]))
-def test_a_prefixs_ports_clash_with_nothing(prefixes, ports, name):
-    prefix = unique_prefix(name, prefixes, ports)
-    assert prefix not in prefixes
-    assert not ports_of(prefix) & {*ports, *(port for other in prefixes for port in ports_of(other))}
-
-
 def test_unique_tells_no_names_apart_by_case():
     """SavedModel's and TFLite's signatures don't."""
     assert unique("L", ["l"]) == "L_1"
+
+
+def test_the_names_of_a_layers_ports():
+    states = [make("memory", state) for make in (state_output, state_input) for state in "hc"]
+    assert [*states, sequences_output("memory")] == [
+        "memory_h",
+        "memory_c",
+        "memory_h_in",
+        "memory_c_in",
+        "memory_sequences",
+    ]
