@@ -19,8 +19,7 @@ import click
 
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 
-TARGETS = ("tflite", "onnx", "savedmodel")
-
+from .outputs import TARGETS
 
 MOST = 1_000_000
 """The largest fixed number of samples or time steps."""

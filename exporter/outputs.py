@@ -10,6 +10,7 @@ from pathlib import Path
 from signatures.errors import OutputError
 
 SUFFIX = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
+TARGETS = tuple(SUFFIX)
 
 
 def paths(stem: str, targets: Sequence[str], out: str | Path | None) -> tuple[dict[str, Path], Path]:

@@ -25,20 +25,17 @@ from signatures.ports import Array, Signature
 
 from . import outputs
 from .loading import Loaded, load, require_keras
+from .outputs import TARGETS
 from .plan import Choice, describe, plan
 
 if TYPE_CHECKING:
     from .model import Model
     from .survey import Survey
 
-TARGETS = ("tflite", "onnx", "savedmodel")
 Extent = int | Literal["any"] | None
 Progress = Callable[[str], None]
-PACKAGES = {
-    "tflite": ("tensorflow", "ai-edge-litert"),
-    "onnx": ("tensorflow", "tf2onnx", "onnxruntime"),
-    "savedmodel": ("tensorflow",),
-}
+PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnxruntime"), "savedmodel": ()}
+"""Target -> what it takes besides TensorFlow and Keras."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Opened:
         """Return the contract without artifacts; see boundary.contract."""
         from .boundary import contract
 
-        packages = ["export-lstm", "keras", "tensorflow", *dict.fromkeys(p for t in targets for p in PACKAGES[t])]
+        packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths)

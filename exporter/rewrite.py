@@ -214,18 +214,15 @@ def call(
 
     with LOCK, ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings(
-            "ignore", "Layer .* was passed an input with a mask", UserWarning
-        )  # as in any model call
+        # A layer that knows no masks drops them, as in any call of the model.
+        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)
         for prefix, (layer, recurrence) in {**layers, **repeated}.items():
             swaps = swapped(prefix, layer, recurrence)
             if prefix in repeated:
                 del swaps["get_initial_state"]  # zeros at every outer step
             stack.enter_context(_instance(layer, swaps))
         for _, layer in [("", model), *sublayers(model)]:
-            if isinstance(
-                layer, keras.Model
-            ):  # a fixed number of time steps is checked by the caller, where it matters
+            if isinstance(layer, keras.Model):  # survey finds out which numbers of time steps it takes
                 stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
             if isinstance(layer, keras.layers.Bidirectional):  # its shortcut past both layers is for a GPU
                 stack.enter_context(_instance(layer, dict.fromkeys(SHORTCUTS, lambda *args: False)))

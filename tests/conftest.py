@@ -9,7 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ("tflite", "onnx", "savedmodel")
 
 
 @pytest.fixture(scope="session")
