@@ -43,7 +43,7 @@ def contract(
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
-        Port(state_input(made.name, short), "state", ("batch", *shape))
+        Port(state_input(made.name, short), "state", ("batch", *shape), made.dtype)
         for made in survey.calls
         if made.own
         for short, shape in made.recurrence.states.items()
@@ -59,7 +59,7 @@ def contract(
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }
     example = {name: tried[0] for name, tried in survey.tried.items()}
-    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance)
+    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, survey.dtype)
 
 
 def _own_inputs(survey: Survey) -> list[Port]:
@@ -69,8 +69,8 @@ def _own_inputs(survey: Survey) -> list[Port]:
 
 def _recurrent_outputs(made: CallFacts) -> list[Port]:
     shapes = made.recurrence.states.items()
-    finals = [Port(state_output(made.name, short), "state", ("batch", *shape)) for short, shape in shapes]
-    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape)), *finals]
+    finals = [Port(state_output(made.name, short), "state", ("batch", *shape), made.dtype) for short, shape in shapes]
+    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape), made.dtype), *finals]
 
 
 def _carries(made: CallFacts) -> list[Carry]:

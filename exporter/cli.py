@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
+from signatures.golden import ROUNDINGS
 
 from .outputs import TARGETS
 
@@ -79,7 +80,7 @@ verbosity = [
 
 
 in_dtype = click.option(
-    "--dtype", type=click.Choice(["float32"]), help="Compute in it, whatever the layers' own type is."
+    "--dtype", type=click.Choice(list(ROUNDINGS)), help="The type to compute in; by default each layer's own."
 )
 
 

@@ -10,14 +10,15 @@ import numpy as np
 
 from signatures.contract import state_output
 from signatures.errors import one_line
+from signatures.golden import Tolerance
 from signatures.ports import Array, Port
 from signatures.stream import cut
 
 from . import rewrite
 from .model import Model, carried_states, recurrent_ports
 
-AGREE = 1e-4
-"""How closely the two must agree (absolute and relative): far above float32 rounding, far below a wrong state."""
+ROUNDINGS = 10
+"""How many of the type's tolerances the two may differ by: far above rounding, far below a wrong state."""
 
 Named = list[tuple[str, Any]]
 
@@ -75,19 +76,20 @@ def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str 
         pieces.append([*found, *recurrent.items()])
         records.append(record)
 
+    within = ROUNDINGS * Tolerance.of(model.dtype).atol
     everything: Named = [*outputs, *recurrent_ports(calls).items()]
-    if all(_agree(value, [piece[k][1] for piece in pieces], sizes) for k, (_, value) in enumerate(everything)):
+    if all(_agree(value, [piece[k][1] for piece in pieces], sizes, within) for k, (_, value) in enumerate(everything)):
         return None
     for k, (what, value) in enumerate(whole):
         parts = [record[k] if k < len(record) else ("", None) for record in records]
-        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts], sizes):
+        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts], sizes, within):
             return f"{what} doesn't treat each time step alone."
     return "An operation between the model's layers doesn't treat each time step alone."
 
 
-def _agree(whole: Any, parts: list[Any], sizes: list[int]) -> bool:
+def _agree(whole: Any, parts: list[Any], sizes: list[int], within: float) -> bool:
     """Whether the parts, joined along time where they have it, else the last one, are the whole."""
     whole, pieces = np.asarray(whole), [np.asarray(part) for part in parts]
     timed = whole.shape[1:2] == (sum(sizes),) and all(p.shape[1:2] == (n,) for p, n in zip(pieces, sizes, strict=True))
     joined = np.concatenate(pieces, axis=1) if timed else pieces[-1]
-    return whole.shape == joined.shape and bool(np.allclose(whole, joined, atol=AGREE, rtol=AGREE, equal_nan=True))
+    return whole.shape == joined.shape and bool(np.allclose(whole, joined, atol=within, rtol=within, equal_nan=True))

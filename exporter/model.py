@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel
+from signatures.golden import ROUNDINGS
 from signatures.ports import Array
 
 from . import layers, rewrite
@@ -20,7 +21,10 @@ from .rewrite import Call, Compute
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor the model is called with; shape has None where the model leaves an axis open."""
+    """One tensor the model is called with; shape has None where the model leaves an axis open.
+
+    16-bit floats are float32 here and at every port: Keras casts what it is given, and NumPy has no bfloat16.
+    """
 
     name: str
     shape: tuple[int | None, ...]
@@ -34,6 +38,8 @@ class Model:
         keras: The model.
         inputs: What it is called with, in flattened order.
         layers: Port prefix -> each recurrent layer, and the same as data.
+        types: Each type its layers compute in -> the path of the first layer that does.
+        dtype: The coarsest of these types, which says how closely its numbers agree.
         repeated: The same for layers inside TimeDistributed, which start anew at every outer step and have no ports.
         timed: Inputs with a time axis, once survey has found them: the ones that lengths mask.
         vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
@@ -61,7 +67,11 @@ class Model:
         names: list[str] = []
         for each in inputs:
             names.append(unique(identifier(each.name), [*names, LENGTHS]))
-        self.inputs = tuple(Input(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True))
+        self.types = rewrite.compute_types(model)
+        self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
+        self.inputs = tuple(
+            Input(name, each.shape, port_dtype(each.dtype)) for name, each in zip(names, inputs, strict=True)
+        )
         self.layers: dict[str, tuple[Any, Recurrence]] = {}
         taken = {*names, LENGTHS}
         for path, layer in found:
@@ -130,6 +140,11 @@ class Model:
             if each.name in sizes and batch > 1:
                 feeds[each.name][-1, sizes[each.name] // 2 :] = 0
         return feeds
+
+
+def port_dtype(dtype: str) -> str:
+    """Return the type of the port for tensors of a type: 16-bit floats pass as float32, which holds them exactly."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def recurrent_ports(calls: list[Call]) -> dict[str, Any]:

@@ -26,13 +26,14 @@ from signatures.ports import Array, Signature
 from . import outputs
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import Choice, describe, plan
+from .plan import TYPES, Choice, check_types, describe, plan
 
 if TYPE_CHECKING:
     from .model import Model
     from .survey import Survey
 
 Extent = int | Literal["any"] | None
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 Progress = Callable[[str], None]
 PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnxruntime"), "savedmodel": ()}
 """Target -> what it takes besides TensorFlow and Keras."""
@@ -132,7 +133,7 @@ def export(
     signatures: Sequence[str] | None = None,
     lengths: bool = False,
     lowering: Choice = "auto",
-    dtype: Literal["float32"] | None = None,
+    dtype: Dtype | None = None,
     check: bool = True,
     force: bool = False,
     progress: Progress = lambda text: None,
@@ -148,7 +149,7 @@ def export(
         signatures: "sequence", "step" or both; None means all the model can have.
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.
         lowering: How tflite runs a sequence: "auto", "unrolled" or "loop".
-        dtype: "float32" computes in it whatever the layers' own type is; None refuses layers of another type.
+        dtype: The type to compute in; None means each layer's own. 16-bit floats are float32 at the ports.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
         progress: Called with the name of each stage as it starts.
@@ -171,6 +172,8 @@ def export(
     loaded = load_model(model)
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
+        for target in targets:
+            check_types(opened.survey.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
 
@@ -296,8 +299,8 @@ def _check_options(
 
     if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
-    if dtype not in (None, "float32"):
-        raise ValueError(f"dtype={dtype!r}: give 'float32' or None")
+    if dtype not in (None, *TYPES["savedmodel"]):
+        raise ValueError(f"dtype={dtype!r}: give {', '.join(TYPES['savedmodel'])} or None")
     if lowering not in ("auto", "unrolled", "loop"):
         raise ValueError(f"lowering={lowering!r}: give auto, unrolled or loop")
 
@@ -326,7 +329,7 @@ def record_case(
     feeds: Mapping[str, Array] | None = None,
     totals: Sequence[int] | None = None,
     lengths: bool = False,
-    dtype: Literal["float32"] | None = None,
+    dtype: Dtype | None = None,
     recipe: Mapping[str, Any] | None = None,
     progress: Progress = lambda text: None,
 ) -> Case:
@@ -338,7 +341,7 @@ def record_case(
         feeds: Input port -> array [B, ...], one run on the caller's own data; None for random runs.
         totals: Time steps of the random runs; None for short and odd ones that suit the model.
         lengths: Whether the calls take the valid steps of each sample.
-        dtype: "float32" computes in it whatever the layers' own type is.
+        dtype: The type to compute in; None means each layer's own.
         recipe: What else its recipe.json tells.
         progress: Called with the name of each stage as it starts.
 

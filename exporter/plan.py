@@ -24,6 +24,14 @@ ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
 """Kind of recurrence -> ONNX's own op."""
 
 
+TYPES = {
+    "tflite": ("float32",),  # its CPU kernels for matrix products take no other floats
+    "onnx": ("float64", "float32", "float16"),  # ONNX Runtime has no CPU kernels for bfloat16
+    "savedmodel": ("float64", "float32", "float16", "bfloat16"),
+}
+"""Target -> the types that its runtime computes in."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A module of exporter.lowerings and the reason it was chosen."""
@@ -45,14 +53,22 @@ def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice 
         UnsupportedModel: When what was asked can't be had.
     """
     functions = (recurrence.activation, recurrence.recurrent_activation)
-    if target == "savedmodel" and recurrence.kind == "lstm" and functions == ("tanh", "sigmoid"):
+    narrow = recurrence.dtype in ("float32", "float16")  # BlockLSTMV2 and ONNX Runtime's LSTM take these
+    if target == "savedmodel" and recurrence.kind == "lstm" and functions == ("tanh", "sigmoid") and narrow:
         return Plan("block", "BlockLSTMV2: the whole sequence in one TensorFlow op")
-    if target == "onnx" and recurrence.kind in ONNX_OPS and all(ACTIVATIONS[name].onnx for name in functions):
+    if (
+        target == "onnx"
+        and recurrence.kind in ONNX_OPS
+        and narrow
+        and all(ACTIVATIONS[name].onnx for name in functions)
+    ):
         return Plan("native", f"one ONNX {ONNX_OPS[recurrence.kind]} op")
     if steps == 1:
         return Plan("unrolled", "one time step, no loop")
     if target != "tflite":
-        return Plan("scan", f"one loop over the time steps: {target} has no op for this {recurrence.kind}")
+        return Plan(
+            "scan", f"one loop over the time steps: {target} has no op for this {recurrence.kind} in {recurrence.dtype}"
+        )
     if choice == "unrolled":
         if steps is None or steps > UNROLL_LIMIT:
             found = "any number of" if steps is None else str(steps)
@@ -62,6 +78,25 @@ def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice 
             )
         return Plan("unrolled", f"{steps} copies of the step, as asked")
     return Plan("loop", "nested loops over blocks of 32 time steps: linear in T, a file that doesn't grow with T")
+
+
+def check_types(types: Mapping[str, str], target: str) -> None:
+    """Refuse a model that computes in a type its target's runtime doesn't.
+
+    Args:
+        types: Each type that layers compute in -> the first layer that does.
+        target: "savedmodel", "onnx" or "tflite".
+
+    Raises:
+        UnsupportedModel: Naming a layer and the types that the target has.
+    """
+    for dtype, layer in types.items():
+        if dtype in TYPES["savedmodel"] and dtype not in TYPES[target]:
+            raise UnsupportedModel(
+                f"layer {layer!r} computes in {dtype}, which the {target} runtime doesn't.\n"
+                f"  It has: {', '.join(TYPES[target])}. Export with --dtype float32 (dtype='float32' in Python) to"
+                " compute in that, or to savedmodel."
+            )
 
 
 def describe(plans: Mapping[str, Plan]) -> str:

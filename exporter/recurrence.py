@@ -47,6 +47,7 @@ class Recurrence:
         reverse: Whether time steps are run from the last to the first; outputs are in the order they are run.
         zero_masked: Whether the output of a masked step is zeros instead of the previous output.
         convolution: conv_lstm: how its input is convolved.
+        dtype: What it computes in: float32, float16, bfloat16 or float64; its weights are of that type.
         cells: stack: what it is made of, the first one first.
         cell: conv_lstm, cell: the Keras cell, called with (inputs, states).
     """
@@ -64,6 +65,7 @@ class Recurrence:
     reverse: bool = False
     zero_masked: bool = False
     convolution: Convolution | None = None
+    dtype: str = "float32"
     cells: tuple["Recurrence", ...] = ()
     cell: Any = None
 

@@ -54,7 +54,7 @@ def step(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Arr
             new += advanced
         return x, new
     if recurrence.kind == "cell":
-        return _called(recurrence.cell, x, states)
+        return _called(recurrence, x, states)
     return CELLS[recurrence.kind](recurrence, x, *states)
 
 
@@ -148,9 +148,9 @@ def _convolve(x: Array, kernel: Array, given: Convolution) -> Array:
     return np.tensordot(windows, kernel, axes=([*taps, axes + 1], [*range(axes), axes]))
 
 
-def _called(cell: Any, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
+def _called(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
     """Advance a cell of the user's own by calling it: its equations have no other source."""
-    output, new = cell(x.astype(np.float32), [state.astype(np.float32) for state in states])
+    output, new = recurrence.cell(x.astype(recurrence.dtype), [state.astype(recurrence.dtype) for state in states])
     new = new if isinstance(new, (list, tuple)) else [new]
     return np.asarray(output, np.float64), [np.asarray(state, np.float64) for state in new]
 

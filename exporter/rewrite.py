@@ -25,7 +25,6 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, identifier, state_input, unique
-from signatures.errors import UnsupportedModel
 
 from .lowerings.cell import spread
 from .recurrence import Recurrence
@@ -164,7 +163,10 @@ def call(
             name = own_state[id(layer)] = name_of_call(prefix)
             zeros = keras_state(batch_size)
             ports = [state_input(name, short) for short in recurrence.states]
-            flat = [feeds.get(port, zero) for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)]
+            flat = [
+                tf.cast(feeds[port], zero.dtype) if port in feeds else zero
+                for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)
+            ]
             return keras.tree.pack_sequence_as(zeros, flat)
 
         def inner_loop(sequences: Tensor, initial_state: Any, mask: Any = None, training: Any = None) -> Any:
@@ -318,21 +320,27 @@ def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> T
 
 @contextmanager
 def computing_in(model: Any, dtype: str) -> Iterator[None]:
-    """Have every layer of a model compute in a type, whatever its policy says; float32 weights stay as they are.
-
-    Raises:
-        UnsupportedModel: When weights are stored in another type.
-    """
-    if other := [v for v in model.variables if v.dtype.startswith(("float", "bfloat")) and v.dtype != dtype]:
-        raise UnsupportedModel(
-            f"weight {other[0].path!r} is stored as {other[0].dtype}: the model can't compute in {dtype}.\n"
-            f"  Build the model under keras.config.set_dtype_policy({dtype!r}) and copy the weights with set_weights."
-        )
+    """Have every layer and input of a model be of a type, whatever its policy; weights are cast as they are read."""
     with LOCK, ExitStack() as stack:
         for layer in model._flatten_layers(include_self=True, recursive=True):
             if layer.compute_dtype != dtype:
-                stack.enter_context(_instance(layer, {"_dtype_policy": keras.DTypePolicy(dtype)}))
+                policy = keras.DTypePolicy(dtype)
+                policy._variable_dtype = layer.variable_dtype  # Keras casts weights where the two differ
+                stack.enter_context(_instance(layer, {"_dtype_policy": policy}))
+            graph = functional_of(layer) if isinstance(layer, keras.Model) else None
+            for tensor in keras.tree.flatten(graph.input) if graph is not None else ():
+                if keras.backend.is_float_dtype(tensor.dtype):
+                    stack.enter_context(_instance(tensor, {"_dtype": dtype}))
         yield
+
+
+def compute_types(model: Any) -> dict[str, str]:
+    """Return the types that a model's layers compute in, each with the path of the first layer that does."""
+    types: dict[str, str] = {}
+    for path, layer in sublayers(model):
+        if not isinstance(layer, keras.layers.InputLayer):
+            types.setdefault(layer.compute_dtype, path)
+    return types
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
 from . import law
-from .model import Input, Model, recurrent_ports
+from .model import Input, Model, port_dtype, recurrent_ports
 from .recurrence import Recurrence
 from .rewrite import Call
 
@@ -39,6 +39,7 @@ class CallFacts:
         recurrence: The layer as data; its own name differs from this one's for its second call.
         time: The dimension of its time steps: a name, or a size that no input chooses.
         shape: Its output in one time step, without the batch axis: (U,).
+        dtype: The type of its ports.
         own: Whether its first state is the layer's own (zeros in Keras): then its states become input ports.
         given: Short name of a state -> the model input that is it, where the model's inputs are its initial state.
     """
@@ -47,6 +48,7 @@ class CallFacts:
     recurrence: Recurrence
     time: int | str
     shape: tuple[int | str, ...]
+    dtype: str
     own: bool
     given: Mapping[str, str]
 
@@ -64,6 +66,8 @@ class Survey:
         order: Ports of all model outputs, in the model's order.
         tried: Time dimension -> the two numbers of steps it was run with.
         no_step: Why it can't be stepped; None if it can.
+        types: Each type its layers compute in -> the path of the first layer that does.
+        dtype: The coarsest of them.
         one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
     """
 
@@ -75,6 +79,8 @@ class Survey:
     order: tuple[str, ...]
     tried: Mapping[str, tuple[int, int]]
     no_step: str | None
+    types: Mapping[str, str]
+    dtype: str
     one_clock: bool
 
 
@@ -115,7 +121,9 @@ def survey(model: Model) -> Survey:
             port = unique(
                 identifier(name), [LENGTHS, *dims, *(i.name for i in model.inputs), *recurrent, *states, *order]
             )
-            outputs.append(Port(port, "output", _shape(port, value.shape, other.shape, lengths), value.dtype.name))
+            outputs.append(
+                Port(port, "output", _shape(port, value.shape, other.shape, lengths), port_dtype(value.dtype.name))
+            )
         order.append(port)
 
     calls = tuple(_facts(*pair, lengths) for pair in zip(first.calls, second.calls, strict=True))
@@ -128,6 +136,8 @@ def survey(model: Model) -> Survey:
         order=tuple(order),
         tried=lengths,
         no_step=law.why_no_step(model, timed, max(sizes.values()) + 2) if flexible else _fixed(sizes),
+        types=model.types,
+        dtype=model.dtype,
         one_clock=not independent and {made.time for made in calls} == {"time"},
     )
 
@@ -213,7 +223,8 @@ def _fixed(sizes: Mapping[str, int]) -> str:
 
 def _facts(made: Call, again: Call, times: Mapping[str, tuple[int, int]]) -> CallFacts:
     _, time, *shape = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
-    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.own, made.given)
+    dtype = port_dtype(made.recurrence.dtype)
+    return CallFacts(made.name, made.recurrence, time, tuple(shape), dtype, made.own, made.given)
 
 
 def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:

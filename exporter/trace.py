@@ -62,7 +62,8 @@ def trace(
         return variables[key]
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
-        recurrence, x, mask = made.recurrence, made.sequences, made.mask
+        recurrence, mask = made.recurrence, made.mask
+        x = tf.cast(made.sequences, recurrence.dtype)  # a cell may compute in another type than its layer
         # ONNX's own op runs backwards by itself and leaves each output at its step; with a mask it would not hold it.
         natively = recurrence.reverse and chosen.lowering == "native" and mask is None
         if recurrence.reverse and not natively:
@@ -85,7 +86,7 @@ def trace(
         def ports(*tensors: Any) -> dict[str, Any]:
             feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
             found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
-            return {port.name: tf.identity(found[port.name]) for port in signature.outputs}
+            return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
         specs = [_spec(port, {**dims, **signature.dims}) for port in signature.inputs]
         return tf.function(ports, input_signature=specs, autograph=False)

@@ -1,4 +1,4 @@
-"""Golden numbers from two witnesses: Keras' own loop in float32 and the float64 NumPy reference.
+"""Golden numbers from two witnesses: Keras' own loop in the model's type and the float64 NumPy reference.
 
 Both run inside the same Keras model, so that everything around the recurrent layers is Keras' own. What is recorded is
 the reference's; a case on which the two disagree is not recorded.
@@ -23,8 +23,6 @@ from .survey import Survey
 
 ROWS = 3
 """Samples of a recorded run: more than one, and an odd number, so that mixed-up rows show."""
-
-TOLERANCE = Tolerance()
 
 
 def totals_for(survey: Survey) -> tuple[int, ...]:
@@ -70,17 +68,18 @@ def record(
         apart = 0 if contract.step is None else 3  # time axes of their own differ, where nothing is stepped
         candidates = {f"t{total}": _draws(signature, fixed, total, apart) for total in wanted}
     runs, largest = [], 0.0
+    tolerance = Tolerance.of(contract.dtype)
     for name, choices in candidates.items():
         progress(name)
-        run, difference = _agreed(model, contract, name, choices)
+        run, difference = _agreed(model, contract, name, choices, tolerance)
         runs.append(run)
         largest = max(largest, difference)
     recipe = {
-        "witnesses": ["Keras float32", "NumPy float64"],
+        "witnesses": [f"Keras {contract.dtype}", _second(model)],
         "largest_difference": largest,
         "provenance": dict(contract.provenance),
     }
-    return Case(str(contract.model["name"]), tuple(runs), TOLERANCE, recipe)
+    return Case(str(contract.model["name"]), tuple(runs), tolerance, recipe)
 
 
 def _draws(signature: Signature, fixed: Mapping[str, int], total: int, apart: int) -> list[dict[str, Array]]:
@@ -91,13 +90,15 @@ def _draws(signature: Signature, fixed: Mapping[str, int], total: int, apart: in
     return [drawn, {name: np.abs(value) + (value.dtype.kind == "f") for name, value in drawn.items()}]
 
 
-def _agreed(model: Model, contract: Contract, name: str, choices: list[dict[str, Array]]) -> tuple[Run, float]:
+def _agreed(
+    model: Model, contract: Contract, name: str, choices: list[dict[str, Array]], tolerance: Tolerance
+) -> tuple[Run, float]:
     """Return a run that both witnesses agree on, and their largest difference."""
     for feeds in choices:
         expect = _witness(model, contract, feeds, _oracle)
         if not all(np.isfinite(value).all() for value in expect.values()):
             continue
-        diffs = compare("Keras against float64", name, expect, _witness(model, contract, feeds, keras_loop), TOLERANCE)
+        diffs = compare("Keras against float64", name, expect, _witness(model, contract, feeds, keras_loop), tolerance)
         if bad := [diff for diff in diffs if not diff.ok]:
             raise ParityError(
                 f"The two witnesses disagree, so there are no golden numbers to hold the artifact to.\n  {bad[0]}"
@@ -113,7 +114,12 @@ def _agreed(model: Model, contract: Contract, name: str, choices: list[dict[str,
 def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compute: Compute) -> dict[str, Array]:
     ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
     wanted = next(iter(contract.signatures.values())).outputs
-    return {port.name: np.asarray(ports[port.name]) for port in wanted}
+    return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in wanted}
+
+
+def _second(model: Model) -> str:
+    kinds = {cell.kind for _, recurrence in model.layers.values() for cell in (recurrence, *recurrence.cells)}
+    return "NumPy loop around the model's own cell" if "cell" in kinds else "NumPy float64"
 
 
 def _oracle(made: Call) -> tuple[Any, list[Any]]:
@@ -121,4 +127,5 @@ def _oracle(made: Call) -> tuple[Any, list[Any]]:
     states = [state.numpy() for state in made.states]
     with np.errstate(invalid="ignore", over="ignore"):  # a model may give NaN on these feeds; the caller looks
         sequences, finals = reference.run(made.recurrence, made.sequences.numpy(), states, mask, made.continues)
-    return tf.constant(sequences, tf.float32), [tf.constant(final, tf.float32) for final in finals]
+    dtype = made.recurrence.dtype
+    return tf.constant(sequences, dtype), [tf.constant(final, dtype) for final in finals]

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -214,6 +215,53 @@ def convolutional() -> keras.Model:
     )
 
 
+def narrow() -> keras.Model:
+    """Make a mixed_float16 model: float32 weights, float16 arithmetic, a float32 head."""
+    options = {"return_sequences": True, "dtype": "mixed_float16"}
+    return Sequential(
+        [Input((None, 3), name="x"), layers.Masking(dtype="mixed_float16", name="masking")]
+        + [layers.LSTM(5, name="lstm", **options), layers.GRU(4, name="gru", **options)]
+        + [layers.Dense(2, dtype="float32", name="y")]
+    )
+
+
+def wide() -> keras.Model:
+    """Make a float64 model."""
+    options = {"return_sequences": True, "dtype": "float64"}
+    return Sequential(
+        [Input((None, 3), dtype="float64", name="x"), layers.Masking(dtype="float64", name="masking")]
+        + [layers.LSTM(5, name="lstm", **options), layers.GRU(4, name="gru", **options)]
+    )
+
+
+@keras.saving.register_keras_serializable("golden")
+class Leaky(layers.Layer):
+    """A cell of one's own: an average that leaks, and how many steps it saw; its output is neither."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.units, self.state_size, self.output_size = units, [units, 1], units
+
+    def build(self, input_shape: Any) -> None:
+        """Make the one kernel."""
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+
+    def call(self, inputs: Any, states: Any) -> Any:
+        """Advance one step."""
+        average, count = states
+        average = 0.9 * average + 0.1 * ops.matmul(inputs, self.kernel)
+        return ops.tanh(average) / (1 + count), [average, count + 1]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes it again."""
+        return {**super().get_config(), "units": self.units}
+
+
+def own_cell() -> keras.Model:
+    """Make an RNN around a cell of one's own."""
+    return Sequential([Input((None, 3), name="x"), layers.RNN(Leaky(4), return_sequences=True, name="leaky")])
+
+
 def repeated() -> keras.Model:
     """Make a recurrent layer inside TimeDistributed: it starts anew at every outer step and has no ports."""
     return Sequential(
@@ -243,6 +291,9 @@ RECIPES = {
     "cells": Recipe(cells, "states of stacked cells mixed up"),
     "convolutional": Recipe(convolutional, "padding, strides, states that are images", (1, 2, 7)),
     "repeated": Recipe(repeated, "a state kept between outer steps"),
+    "narrow": Recipe(narrow, "float16 computed in another type without a word"),
+    "wide": Recipe(wide, "float64 computed in another type without a word"),
+    "own_cell": Recipe(own_cell, "states and outputs of a cell whose equations are not known"),
     "long": Recipe(one_layer, "errors that add up over 1000 steps", totals=(1000,), scale=0.7),
     "saturated": Recipe(one_layer, "gates at 0 and 1, a large cell state", totals=(31,), scale=8.0),
 }

@@ -6,12 +6,13 @@ Names of ports are made here and only here. The same contract is embedded in eac
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .errors import ArtifactError
+from .golden import ROUNDINGS
 from .ports import Carry, Port, Signature
 
 SCHEMA = 1
@@ -45,6 +46,7 @@ class Contract:
         example: Time dimension -> a number of steps that the model is known to run with.
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
+        dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
     """
 
     model: Mapping[str, str | None]
@@ -54,10 +56,7 @@ class Contract:
     example: Mapping[str, int] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
-
-    def only(self, target: str) -> "Contract":
-        """Return the contract of one artifact alone, as it is embedded."""
-        return replace(self, artifacts={target: self.artifacts[target]})
+    dtype: str = "float32"
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -82,6 +81,8 @@ class Contract:
                 target: ArtifactInfo(**{**value, "dims": _sizes(value["dims"])})
                 for target, value in data["artifacts"].items()
             }
+            if data["dtype"] not in ROUNDINGS:
+                raise ValueError(f"dtype {data['dtype']!r}")
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             for signature in data["signatures"].values():

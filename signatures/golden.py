@@ -19,6 +19,12 @@ from .ports import Array
 
 SCHEMA = 1
 
+ROUNDINGS = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
+"""Type a model computes in -> how closely its numbers agree, finest type first.
+
+16-bit types: ten roundings of size 2**-10 and 2**-7, which some hundred steps of a recurrence don't pass.
+"""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -26,6 +32,11 @@ class Tolerance:
 
     atol: float = 1e-5
     rtol: float = 1e-5
+
+    @classmethod
+    def of(cls, dtype: str) -> "Tolerance":
+        """Return the tolerance for a model that computes in a type; see ROUNDINGS."""
+        return cls(ROUNDINGS[dtype], ROUNDINGS[dtype])
 
 
 @dataclass(frozen=True)

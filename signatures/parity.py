@@ -276,7 +276,7 @@ def _own_case(runner: Runner) -> Case:
         for port in signature.outputs:
             _hold_to_port(port, outputs[port.name], dims)
         runs.append(Run(f"random {name}", feeds, outputs))
-    return Case("stream laws", tuple(runs))
+    return Case("stream laws", tuple(runs), Tolerance.of(contract.dtype))
 
 
 def _hold_to_port(port: Port, value: Array, dims: Mapping[str, int]) -> None:

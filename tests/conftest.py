@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: golden models are exported once a session and used everywhere."""
 
 import os
+import runpy
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -9,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
+"""Golden case -> the targets it has, where that is not all."""
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +24,16 @@ def golden_folder():
 def exported(tmp_path_factory, golden_folder):
     """Return a function: golden case, options -> {target: Artifact}, exported once for each combination."""
     made = {}
+    runpy.run_path(str(golden_folder / "make.py"))  # registers the cell of own_cell
 
     def export_case(name, **options):
         key = name, tuple(sorted(options.items()))
         if key not in made:
             from exporter import export
 
+            targets = TARGETS_OF.get(name, "all")
             folder = tmp_path_factory.mktemp(name)
-            artifacts = export(golden_folder / name / "model.keras", "all", folder, check=False, **options)
+            artifacts = export(golden_folder / name / "model.keras", targets, folder, check=False, **options)
             made[key] = {artifact.target: artifact for artifact in artifacts}
         return made[key]
 

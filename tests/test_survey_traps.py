@@ -150,8 +150,8 @@ def test_a_mixed_precision_model_is_exported_in_float32_when_asked_for(tmp_path)
     model = keras.Sequential(
         [Input((None, 5)), layers.LSTM(6, return_sequences=True, dtype="mixed_float16"), cells, layers.Dense(2)]
     )
-    with pytest.raises(UnsupportedModel, match="dtype='float16' is not supported"):
-        export(model, "onnx", f"{tmp_path}/")
+    with pytest.raises(UnsupportedModel, match="'lstm.*' computes in float16, which the tflite runtime doesn't"):
+        export(model, "tflite", f"{tmp_path}/")
     [artifact] = export(model, "onnx", f"{tmp_path}/", dtype="float32")
     assert artifact.parity.ok
     assert model.layers[0].compute_dtype == "float16"
@@ -165,12 +165,36 @@ def test_a_mixed_precision_model_is_exported_in_float32_when_asked_for(tmp_path)
     np.testing.assert_allclose(got, plain(x), atol=1e-6)
 
 
-def test_float64_weights_are_refused(tmp_path):
-    from signatures.errors import UnsupportedModel
-
-    model = keras.Sequential([Input((None, 5)), layers.LSTM(3, dtype="float64")])
-    with pytest.raises(UnsupportedModel, match="stored as float64"):
-        export(model, "onnx", f"{tmp_path}/", dtype="float32")
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning")
+@pytest.mark.parametrize(
+    ("stored", "asked", "target", "port"),
+    [
+        ("float64", "float32", "tflite", "float32"),
+        ("float16", "float32", "tflite", "float32"),
+        ("float32", "float16", "savedmodel", "float32"),
+        ("float32", "float64", "onnx", "float64"),
+        ("bfloat16", None, "savedmodel", "float32"),
+    ],
+)
+def test_a_model_computes_in_the_type_asked_for_whatever_its_weights_are_stored_in(
+    stored, asked, target, port, tmp_path
+):
+    options = {"return_sequences": True, "dtype": stored}
+    model = keras.Sequential(
+        [Input((None, 5), dtype=stored), layers.Masking(dtype=stored), layers.LSTM(3, name="l", **options)]
+    )
+    [artifact] = export(model, target, f"{tmp_path}/", dtype=asked)
+    computed = asked or stored
+    assert (artifact.contract.dtype, artifact.parity.tolerance) == (computed, signatures.Tolerance.of(computed))
+    assert {p.dtype for s in artifact.contract.signatures.values() for p in (*s.inputs, *s.outputs)} == {port}
+    h = signatures.open(artifact.path).stream().push(np.ones((1, 4, 5), port))["l_h"]
+    bits = {"float16": 10, "bfloat16": 7}.get(computed)
+    if bits:  # every number that comes out is one the type has
+        mantissa, _ = np.frexp(h)
+        assert np.array_equal(mantissa * 2 ** (bits + 1), np.round(mantissa * 2 ** (bits + 1)))
+    else:  # and one that the next coarser type does not have
+        coarser = {"float32": np.float16, "float64": np.float32}[computed]
+        assert not np.array_equal(h, h.astype(coarser).astype(h.dtype))
 
 
 class Clipped(layers.Layer):

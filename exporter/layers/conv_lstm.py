@@ -19,7 +19,7 @@ def convert(layer: Any, name: str) -> Recurrence:
             f"layer {layer.name!r} ({type(layer).__name__}): data_format={cell.data_format!r} is not supported.\n"
             "  Supported: 'channels_last'. Move the channels to the last axis."
         )
-    kernel = array(cell.kernel)
+    kernel = array(cell.kernel, cell)
     shapes = layer.compute_output_shape(input_shape(layer))
     shape = tuple((shapes[0] if layer.return_state else shapes)[-cell.rank - 1 :])
     recurrence = Recurrence(
@@ -27,11 +27,12 @@ def convert(layer: Any, name: str) -> Recurrence:
         "conv_lstm",
         {"h": shape, "c": shape},
         kernel=kernel,
-        recurrent_kernel=array(cell.recurrent_kernel),
-        bias=bias(cell.bias, kernel),
+        recurrent_kernel=array(cell.recurrent_kernel, cell),
+        bias=bias(cell, kernel),
         activation=activation(cell, "activation"),
         recurrent_activation=activation(cell, "recurrent_activation"),
         convolution=Convolution(tuple(cell.strides), tuple(cell.dilation_rate), cell.padding),
+        dtype=cell.compute_dtype,
         cell=called(cell, [0, 0]),
     )
     return over_time(recurrence, layer)

@@ -15,8 +15,8 @@ def convert(layer: Any, name: str) -> Recurrence:
 
 def cell(cell: Any, name: str) -> Recurrence:
     """Read a built GRU cell; with reset_after it has two biases, [2, 3U]: the input's and the recurrent one."""
-    kernel = array(cell.kernel)
-    biases = bias(cell.bias, kernel)
+    kernel = array(cell.kernel, cell)
+    biases = bias(cell, kernel)
     if cell.reset_after and biases.ndim == 1:  # use_bias=False
         biases = np.stack([biases, biases])
     return Recurrence(
@@ -24,9 +24,10 @@ def cell(cell: Any, name: str) -> Recurrence:
         "gru",
         {"h": (cell.units,)},
         kernel=kernel,
-        recurrent_kernel=array(cell.recurrent_kernel),
+        recurrent_kernel=array(cell.recurrent_kernel, cell),
         bias=biases,
         activation=activation(cell, "activation"),
         recurrent_activation=activation(cell, "recurrent_activation"),
         reset_after=bool(cell.reset_after),
+        dtype=cell.compute_dtype,
     )

@@ -13,15 +13,16 @@ def convert(layer: Any, name: str) -> Recurrence:
 
 def cell(cell: Any, name: str) -> Recurrence:
     """Read a built LSTM cell."""
-    kernel = array(cell.kernel)
+    kernel = array(cell.kernel, cell)
     states: dict[str, tuple[int, ...]] = {"h": (cell.units,), "c": (cell.units,)}
     return Recurrence(
         name,
         "lstm",
         states,
         kernel=kernel,
-        recurrent_kernel=array(cell.recurrent_kernel),
-        bias=bias(cell.bias, kernel),
+        recurrent_kernel=array(cell.recurrent_kernel, cell),
+        bias=bias(cell, kernel),
         activation=activation(cell, "activation"),
         recurrent_activation=activation(cell, "recurrent_activation"),
+        dtype=cell.compute_dtype,
     )

@@ -17,16 +17,7 @@ Array = NDArray[Any]
 
 
 def over_time(cell: Recurrence, layer: Any) -> Recurrence:
-    """Return a cell run as its layer runs it. Dropout, regularizers, unroll and stateful don't change its numbers.
-
-    Raises:
-        UnsupportedModel: When the layer computes in another type than float32.
-    """
-    if layer.compute_dtype != "float32":
-        raise UnsupportedModel(
-            f"layer {layer.name!r} ({type(layer).__name__}): dtype={layer.compute_dtype!r} is not supported.\n"
-            "  Supported: 'float32'. Export with --dtype float32 (dtype='float32' in Python) to compute in it."
-        )
+    """Return a cell run as its layer runs it. Dropout, regularizers, unroll and stateful don't change its numbers."""
     return replace(cell, reverse=bool(layer.go_backwards), zero_masked=bool(layer.zero_output_for_mask))
 
 
@@ -47,14 +38,14 @@ def activation(cell: Any, option: str) -> str:
     return name
 
 
-def array(variable: Any) -> Array:
-    """Return a variable's value, float32."""
-    return np.asarray(variable, np.float32)
+def array(variable: Any, cell: Any) -> Array:
+    """Return a variable's value in the type its cell computes in."""
+    return np.asarray(variable).astype(cell.compute_dtype)
 
 
-def bias(variable: Any, kernel: Array) -> Array:
-    """Return a bias' value, zeros where there is none."""
-    return np.zeros(kernel.shape[-1], np.float32) if variable is None else array(variable)
+def bias(cell: Any, kernel: Array) -> Array:
+    """Return a cell's bias, zeros where it has none."""
+    return np.zeros(kernel.shape[-1], kernel.dtype) if cell.bias is None else array(cell.bias, cell)
 
 
 def input_shape(layer: Any) -> tuple[Any, ...]:

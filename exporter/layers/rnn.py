@@ -21,7 +21,7 @@ CELLS = {
 
 def convert(layer: Any, name: str) -> Recurrence:
     """Read a built RNN layer; see Converter."""
-    x = np.random.default_rng(0).standard_normal((2, *input_shape(layer)[2:])).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((2, *input_shape(layer)[2:])).astype(layer.compute_dtype)
     return over_time(_cell(layer.cell, name, layer, x, layer.get_initial_state(2)), layer)
 
 
@@ -40,17 +40,22 @@ def _stack(stack: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence
     for k, (cell, own) in enumerate(zip(stack.cells, states, strict=True)):
         cells.append(_cell(cell, f"{name}_{k}", layer, x, own))
         x, _ = called(cell, own)(x, keras.tree.flatten(own))
+    if len(types := {cell.dtype for cell in cells}) > 1:
+        raise UnsupportedModel(
+            f"layer {layer.name!r} (RNN): its cells compute in {' and '.join(sorted(types))}.\n"
+            "  Supported: cells of one type. Export with --dtype and one of them to compute in it."
+        )
     named = {f"{k}_{short}": shape for k, cell in enumerate(cells) for short, shape in cell.states.items()}
     last = cells[-1]
     output = None if last.output is None else len(named) - len(last.states) + last.output
-    return Recurrence(name, "stack", named, output, cells=tuple(cells))
+    return Recurrence(name, "stack", named, output, dtype=last.dtype, cells=tuple(cells))
 
 
 def _own(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
     """Return a cell of the user's own, found out by calling it once."""
     shapes = [tuple(state.shape[1:]) for state in keras.tree.flatten(states)]
     run = called(cell, states)
-    drawn = [np.random.default_rng(k).standard_normal((2, *s)).astype(np.float32) for k, s in enumerate(shapes)]
+    drawn = [np.random.default_rng(k).standard_normal((2, *s)).astype(cell.compute_dtype) for k, s in enumerate(shapes)]
     try:
         output, new = run(x, drawn)
     except Exception as error:  # noqa: BLE001 - a cell raises what it likes
@@ -61,4 +66,4 @@ def _own(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
         ) from None
     same = [k for k, state in enumerate(new) if output is state]  # by identity: equal numbers may differ elsewhere
     named = {f"state_{k}" if len(shapes) > 1 else "state": shape for k, shape in enumerate(shapes)}
-    return Recurrence(name, "cell", named, same[0] if same else None, cell=run)
+    return Recurrence(name, "cell", named, same[0] if same else None, dtype=cell.compute_dtype, cell=run)

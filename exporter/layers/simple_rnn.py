@@ -13,14 +13,15 @@ def convert(layer: Any, name: str) -> Recurrence:
 
 def cell(cell: Any, name: str) -> Recurrence:
     """Read a built SimpleRNN cell; it has no gates, so the gates' function is the same one."""
-    kernel, function = array(cell.kernel), activation(cell, "activation")
+    kernel, function = array(cell.kernel, cell), activation(cell, "activation")
     return Recurrence(
         name,
         "simple_rnn",
         {"h": (cell.units,)},
         kernel=kernel,
-        recurrent_kernel=array(cell.recurrent_kernel),
-        bias=bias(cell.bias, kernel),
+        recurrent_kernel=array(cell.recurrent_kernel, cell),
+        bias=bias(cell, kernel),
         activation=function,
         recurrent_activation=function,
+        dtype=cell.compute_dtype,
     )

@@ -23,7 +23,7 @@ def lower(
     """Lower an LSTM with tanh and sigmoid over x [B, T, F]; see Lowering."""
     h, c = states
     packed, counts = (x, None) if mask is None else pack(x, mask)
-    no_peephole = tf.zeros([h.shape[-1]])
+    no_peephole = tf.zeros([h.shape[-1]], h.dtype)
     out = tf.raw_ops.BlockLSTMV2(
         seq_len_max=tf.shape(x, tf.int64)[1],
         x=tf.transpose(packed, [1, 0, 2]),

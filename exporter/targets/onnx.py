@@ -34,7 +34,7 @@ from .onnx_halves import join_halves
 OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
 
-FLOAT, INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "INT32", "INT64", "BOOL"))
+INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 
 
 def write(traced: Traced, contract: Contract, path: Path) -> None:
@@ -42,7 +42,8 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     [function] = traced.functions.values()
 
     def native(graph: Any, node: Any, name: str, args: Any) -> None:
-        _Nodes(graph).replace(node, traced.placeholders[node.get_attr_str("token").encode()])
+        recurrence = traced.placeholders[node.get_attr_str("token").encode()]
+        _Nodes(graph, onnx.helper.np_dtype_to_tensor_dtype(recurrence.kernel.dtype)).replace(node, recurrence)
 
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
@@ -98,9 +99,9 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
 def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
     """Write Erfc, which gelu is made of, as 1 - Erf: tf2onnx has no form for it."""
     [x], [output] = node.input, node.output
-    nodes = _Nodes(graph)
+    nodes = _Nodes(graph, graph.get_dtype(x))
     graph.remove_node(node.name)
-    graph.make_node("Sub", [nodes.const(1, np.float32), nodes.op("Erf", [x])], outputs=[output], dtypes=[FLOAT])
+    graph.make_node("Sub", [nodes.one(), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
 
 
 def _name_dims(graph: Any, signature: Signature) -> None:
@@ -139,8 +140,9 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
 class _Nodes:
     """The ONNX nodes that take a placeholder's place in a tf2onnx graph."""
 
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
+    def __init__(self, graph: Any, dtype: int) -> None:
+        """Write into a graph; dtype is the ONNX type that floats have."""
+        self.graph, self.dtype = graph, dtype
 
     def replace(self, node: Any, recurrence: Recurrence) -> None:
         """Replace a placeholder (x, states..., [mask]) -> (sequences, states...) by the native op."""
@@ -161,7 +163,7 @@ class _Nodes:
             [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, _weights(recurrence)), counts, *first],
             attr={**_attributes(recurrence), **({"direction": "reverse"} if recurrence.reverse and not mask else {})},
             output_count=1 + len(states),
-            dtypes=[FLOAT] * (1 + len(states)),
+            dtypes=[self.dtype] * (1 + len(states)),
         )
         y, *last = native.output
         sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
@@ -173,7 +175,7 @@ class _Nodes:
             some = self.op("Unsqueeze", [some, self.const([1])], BOOL)
             finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, states, strict=True)]
         for value, output in zip((sequences, *finals), outputs, strict=True):
-            graph.make_node("Identity", [value], outputs=[output], dtypes=[FLOAT])
+            graph.make_node("Identity", [value], outputs=[output], dtypes=[self.dtype])
 
     def valid_first(self, mask: str, valid: str) -> str:
         """Return each row's time steps, valid ones first and each part in order: [B, T] int64.
@@ -199,9 +201,13 @@ class _Nodes:
         )
         return self.op("Where", [started, placed, self.op("Unsqueeze", [h, self.const([1])])])
 
-    def op(self, kind: str, inputs: Sequence[str], dtype: int = FLOAT, **attributes: Any) -> str:
-        """Add a node with one output and return that."""
-        return str(self.graph.make_node(kind, list(inputs), attr=attributes, dtypes=[dtype]).output[0])
+    def one(self) -> str:
+        """Add the number 1."""
+        return self.const(1, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
+
+    def op(self, kind: str, inputs: Sequence[str], dtype: int | None = None, **attributes: Any) -> str:
+        """Add a node with one output, of the graph's floats unless told, and return that."""
+        return str(self.graph.make_node(kind, list(inputs), attr=attributes, dtypes=[dtype or self.dtype]).output[0])
 
     def const(self, value: Any, dtype: Any = None) -> str:
         """Add a constant; plain integers become int64."""

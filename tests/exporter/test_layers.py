@@ -49,21 +49,20 @@ def test_options_that_do_not_change_the_numbers_are_taken(option):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "accepted"),
-    [
-        ("dtype", "mixed_float16", "'float32'"),
-        ("dtype", "mixed_bfloat16", "'float32'"),
-        ("dtype", "float64", "'float32'"),
-    ],
+    ("policy", "computes"),
+    [("mixed_float16", "float16"), ("mixed_bfloat16", "bfloat16"), ("float64", "float64"), ("float32", "float32")],
 )
 @pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU, layers.SimpleRNN])
-def test_an_option_without_a_right_form_is_refused_by_layer_option_and_what_is_accepted(layer, option, value, accepted):
-    with pytest.raises(UnsupportedModel) as refused:
-        convert(built(layer(U, name="memory", **{option: value})), "prefix")
-    first, second = str(refused.value).split("\n")
-    assert first.startswith(f"layer 'memory' ({layer.__name__}): {option}=")
-    assert first.endswith("is not supported.")
-    assert f"Supported: {accepted}." in second
+def test_weights_are_of_the_type_the_layer_computes_in(layer, policy, computes):
+    recurrence = convert(built(layer(U, dtype=policy)), "prefix")
+    assert recurrence.dtype == computes
+    assert {str(w.dtype) for w in (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)} == {computes}
+
+
+def test_stacked_cells_of_two_types_are_refused():
+    cells = [layers.LSTMCell(U, dtype="float32"), layers.GRUCell(U, dtype="float64")]
+    with pytest.raises(UnsupportedModel, match=r"\(RNN\): its cells compute in float32 and float64\.\n.*--dtype"):
+        convert(built(layers.RNN(cells, name="memory")), "prefix")
 
 
 LAYERS = {"lstm": layers.LSTM, "gru": layers.GRU, "simple_rnn": layers.SimpleRNN}

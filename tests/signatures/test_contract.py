@@ -65,13 +65,6 @@ def test_json_is_for_other_languages_too():
     assert data["artifacts"]["tflite"]["dims"] == {"batch": 1}
 
 
-def test_only_keeps_one_artifact_and_all_else():
-    alone = FULL.only("tflite")
-    assert dict(alone.artifacts) == {"tflite": FULL.artifacts["tflite"]}
-    assert alone.signatures == FULL.signatures
-    assert set(FULL.artifacts) == {"tflite", "onnx"}
-
-
 def edited(**changes):
     return json.dumps({**json.loads(FULL.to_json()), **changes})
 
