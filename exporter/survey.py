@@ -5,7 +5,7 @@ of its other layers: which axes count time, which outputs are recurrent states, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,18 @@ class CallFacts:
         recurrence: The layer as data; its own name differs from this one's for its second call.
         time: The dimension of its time steps: a name, or a size that no input chooses.
         shape: Its output in one time step, without the batch axis: (U,).
-        dtype: The type of its ports.
         own: Whether its first state is the layer's own (zeros in Keras): then its states become input ports.
         given: Short name of a state -> the model input that is it, where the model's inputs are its initial state.
+        dtype: The type of its ports.
     """
 
     name: str
     recurrence: Recurrence
     time: int | str
     shape: tuple[int | str, ...]
-    dtype: str
     own: bool
     given: Mapping[str, str]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Survey:
         order: Ports of all model outputs, in the model's order.
         tried: Time dimension -> the two numbers of steps it was run with.
         no_step: Why it can't be stepped; None if it can.
+        one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
         types: Each type its layers compute in -> the path of the first layer that does.
         dtype: The coarsest of them.
-        one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
     """
 
     inputs: tuple[Port, ...]
@@ -79,9 +79,9 @@ class Survey:
     order: tuple[str, ...]
     tried: Mapping[str, tuple[int, int]]
     no_step: str | None
-    types: Mapping[str, str]
-    dtype: str
     one_clock: bool
+    types: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ def survey(model: Model) -> Survey:
         order=tuple(order),
         tried=lengths,
         no_step=law.why_no_step(model, timed, max(sizes.values()) + 2) if flexible else _fixed(sizes),
+        one_clock=not independent and {made.time for made in calls} == {"time"},
         types=model.types,
         dtype=model.dtype,
-        one_clock=not independent and {made.time for made in calls} == {"time"},
     )
 
 
@@ -224,7 +224,7 @@ def _fixed(sizes: Mapping[str, int]) -> str:
 def _facts(made: Call, again: Call, times: Mapping[str, tuple[int, int]]) -> CallFacts:
     _, time, *shape = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
     dtype = port_dtype(made.recurrence.dtype)
-    return CallFacts(made.name, made.recurrence, time, tuple(shape), dtype, made.own, made.given)
+    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.own, made.given, dtype)
 
 
 def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:

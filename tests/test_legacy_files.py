@@ -1,5 +1,7 @@
 """Files saved by tf-keras, exported: each artifact gives what tf-keras itself predicted."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,28 @@ def test_an_old_file_gives_what_it_gave(name, target, tmp_path):
     outputs = runner.run("sequence", {**feeds, **signature.initial_state(len(inputs[0]))})
     for port, want in zip(runner.contract.outputs, expected, strict=True):
         np.testing.assert_allclose(outputs[port], want, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_expected_is_what_tf_keras_predicts():
+    """In a process of its own: tf-keras and Keras 3 share TensorFlow's state."""
+    script = """
+import pathlib, sys
+import numpy as np
+import tf_keras
+
+for file in sorted(pathlib.Path(sys.argv[1]).glob("*.h5")):
+    model = tf_keras.models.load_model(file, compile=False)
+    model.reset_states()
+    with np.load(file.with_suffix(".npz")) as data:
+        inputs, expected = ([data[key] for key in sorted(data.files) if key[0] == letter] for letter in "xy")
+    outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
+    for got, want in zip(outputs if isinstance(outputs, list) else [outputs], expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6, err_msg=file.stem)
+    print(file.stem)
+"""
+    done = subprocess.run([sys.executable, "-c", script, FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(file.stem for file in FILES.glob("*.h5"))
 
 
 def test_the_old_hard_sigmoid_keeps_its_slope(tmp_path):
