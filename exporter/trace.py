@@ -64,16 +64,14 @@ def trace(
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         recurrence, mask = made.recurrence, made.mask
         x = tf.cast(made.sequences, recurrence.dtype)  # a cell may compute in another type than its layer
-        # ONNX's own op runs backwards by itself and leaves each output at its step; with a mask it would not hold it.
-        natively = recurrence.reverse and chosen.lowering == "native" and mask is None
-        if recurrence.reverse and not natively:
+        if chosen.lowering == "native":  # ONNX's own op runs backwards by itself and leaves each output at its step
+            sequences, states, token = native.placeholder(x, made.states, mask)
+            traced.placeholders[token] = recurrence
+            sequences = tf.reverse(sequences, [1]) if recurrence.reverse else sequences
+        if recurrence.reverse:
             x = tf.reverse(x, [1])
             mask = None if mask is None else tf.reverse(mask, [1])
-        if chosen.lowering == "native":
-            sequences, states, token = native.placeholder(x, made.states, mask)
-            sequences = tf.reverse(sequences, [1]) if natively else sequences
-            traced.placeholders[token] = recurrence
-        else:
+        if chosen.lowering != "native":
             lowering = LOWERINGS[chosen.lowering]
             sequences, states = lowering.lower(recurrence, x, made.states, mask, weights(recurrence, lowering))
         if mask is not None and recurrence.zero_masked:

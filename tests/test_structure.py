@@ -104,7 +104,7 @@ def test_the_contract_is_embedded_and_beside(target, exported):
 
 
 def test_bidirectional_halves_share_one_onnx_op(tmp_path):
-    """Unmasked halves of one size become one op, whatever their activations; others stay two."""
+    """Halves of one size become one op, whatever their activations and masks; others stay two."""
     import keras
     from keras import Input, layers
 
@@ -119,4 +119,6 @@ def test_bidirectional_halves_share_one_onnx_op(tmp_path):
     other = layers.LSTM(4, activation="elu", go_backwards=True, return_sequences=True)
     assert ops_of() == (1, 1)
     assert ops_of(backward_layer=other) == (1, 1)
-    assert ops_of(layers.Masking()) == (2, 2)
+    assert ops_of(layers.Masking()) == (1, 1)
+    smaller = layers.LSTM(3, go_backwards=True, return_sequences=True)
+    assert ops_of(backward_layer=smaller) == (2, 1)

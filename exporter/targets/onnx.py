@@ -161,7 +161,7 @@ class _Nodes:
         native = graph.make_node(
             ONNX_OPS[recurrence.kind],
             [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, _weights(recurrence)), counts, *first],
-            attr={**_attributes(recurrence), **({"direction": "reverse"} if recurrence.reverse and not mask else {})},
+            attr={**_attributes(recurrence), **({"direction": "reverse"} if recurrence.reverse else {})},
             output_count=1 + len(states),
             dtypes=[self.dtype] * (1 + len(states)),
         )
@@ -169,7 +169,17 @@ class _Nodes:
         sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         if mask:
-            sequences = self.in_place(sequences, states[0], seen)
+            if recurrence.reverse:  # a masked step repeats the valid one after it, which was run before it
+                place = self.op("Sub", [seen, valid], INT32)
+                total = self.op("Unsqueeze", [counts, self.const([1])], INT32)
+                run = self.op("Less", [place, total], BOOL)
+                place = self.op("Where", [run, place, self.const(0, np.int32)], INT32)
+            else:
+                run = self.op("Greater", [seen, self.const(0, np.int32)], BOOL)
+                place = self.op(
+                    "Max", [self.op("Sub", [seen, self.const(1, np.int32)], INT32), self.const(0, np.int32)], INT32
+                )
+            sequences = self.in_place(sequences, states[0], place, run)
             # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
             some = self.op("Greater", [counts, self.const(0, np.int32)], BOOL)
             some = self.op("Unsqueeze", [some, self.const([1])], BOOL)
@@ -191,15 +201,12 @@ class _Nodes:
         top = self.graph.make_node("TopK", [keys, total], attr={"axis": 1}, output_count=2, dtypes=[INT64, INT64])
         return str(top.output[1])
 
-    def in_place(self, sequences: str, h: str, seen: str) -> str:
-        """Return the outputs of packed steps at the places of the mask; h before the first."""
-        place = self.op("Max", [self.op("Sub", [seen, self.const(1, np.int32)], INT32), self.const(0, np.int32)], INT32)
+    def in_place(self, sequences: str, h: str, place: str, run: str) -> str:
+        """Return the packed output at each step's place [B, T] where run [B, T] holds, h elsewhere."""
         index = self.op("Unsqueeze", [self.op("Cast", [place], INT64, to=INT64), self.const([2])], INT64)
         placed = self.op("GatherND", [sequences, index], batch_dims=1)
-        started = self.op(
-            "Unsqueeze", [self.op("Greater", [seen, self.const(0, np.int32)], BOOL), self.const([2])], BOOL
-        )
-        return self.op("Where", [started, placed, self.op("Unsqueeze", [h, self.const([1])])])
+        run = self.op("Unsqueeze", [run, self.const([2])], BOOL)
+        return self.op("Where", [run, placed, self.op("Unsqueeze", [h, self.const([1])])])
 
     def one(self) -> str:
         """Add the number 1."""
