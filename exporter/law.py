@@ -41,7 +41,7 @@ def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
 
 
 def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str | None:
-    total = sum(sizes)
+    total, within = sum(sizes), ROUNDINGS * Tolerance.of(model.dtype).atol
     feeds = model.draw(dict.fromkeys(timed, total), 3, np.random.default_rng(2))
     with rewrite.recorded(model.keras) as whole:
         try:
@@ -68,6 +68,8 @@ def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str 
             try:
                 found, now = model.eagerly({**cut(feeds, ports, int(start), size), **state})
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+                if apart := _apart(whole, [*records, record[:-1]], sizes, within):
+                    return apart
                 what = record[-1][0] if record else "The model"
                 steps = "one time step" if size == 1 else f"{size} time steps"
                 return f"{what} doesn't run on {steps} ({one_line(error)})."
@@ -76,15 +78,33 @@ def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str 
         pieces.append([*found, *recurrent.items()])
         records.append(record)
 
-    within = ROUNDINGS * Tolerance.of(model.dtype).atol
     everything: Named = [*outputs, *recurrent_ports(calls).items()]
     if all(_agree(value, [piece[k][1] for piece in pieces], sizes, within) for k, (_, value) in enumerate(everything)):
         return None
+    return _apart(whole, records, sizes, within) or (
+        "An operation between the model's layers doesn't treat each time step alone."
+    )
+
+
+def _apart(whole: Named, records: list[Named], sizes: list[int], within: float) -> str | None:
+    """Return a sentence about the first layer whose pieces aren't its whole; None where there is none so far.
+
+    Args:
+        whole: What `rewrite.recorded` gave for the run of all steps.
+        records: The same for each piece that was run, the last one perhaps not to its end.
+        sizes: Time steps of all pieces.
+        within: How closely they must agree.
+    """
+    total, run = sum(sizes), sizes[: len(records)]
     for k, (what, value) in enumerate(whole):
         parts = [record[k] if k < len(record) else ("", None) for record in records]
-        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts], sizes, within):
+        if sum(run) < total:  # only what has a time axis can be compared already
+            if k >= len(records[-1]) or value is None or value.shape[1:2] != (total,):
+                continue
+            value = value[:, : sum(run)]
+        if any(name != what for name, _ in parts) or not _agree(value, [part for _, part in parts], run, within):
             return f"{what} doesn't treat each time step alone."
-    return "An operation between the model's layers doesn't treat each time step alone."
+    return None
 
 
 def _agree(whole: Any, parts: list[Any], sizes: list[int], within: float) -> bool:

@@ -177,6 +177,8 @@ def _options(entry: Config, name: str, masked: bool) -> Config:
     options |= {k: _activation(entry, k) for k in options if k.endswith("activation")}
     options |= {k: _inner(v, masked) for k, v in options.items() if not k.endswith("activation") and k != "dtype"}
     options["dtype"] = _dtype(entry)
+    if name == "Embedding" and "int" in options["dtype"]:  # Keras 2.0 wrote the type of its input there
+        options["dtype"] = "float32"
     options["name"] = _clean(given["name"]) if "name" in given else None
     if name == "InputLayer":
         options["batch_shape"] = _shape(entry)

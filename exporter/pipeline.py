@@ -218,6 +218,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
     """Make one artifact at its temporary path and hold it to its golden numbers."""
     from .layers.options import input_shape
     from .trace import trace
+    from .witness import ON_REAL_DATA
 
     target, survey = job.target, job.opened.survey
     writer = importlib.import_module(f".targets.{target}", __package__)
@@ -262,7 +263,10 @@ def _make(job: Job, progress: Progress) -> Artifact:
     if job.golden is not None:
         report = runtime.check(runtime.open(job.stage), job.golden, lambda run: progress(f"{target}: checking {run}"))
         if not report.ok:
-            raise ParityError(f"The {target} artifact is not delivered. {report.summary()}")
+            raise ParityError(
+                f"The {target} artifact is not delivered. {report.summary()}\n"
+                f"  If the model amplifies rounding, these numbers can't show that it is right.\n{ON_REAL_DATA}"
+            )
     clock.append(time.perf_counter())
     files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
     sha256 = hashlib.sha256(job.stage.read_bytes()).hexdigest() if job.stage.is_file() else None

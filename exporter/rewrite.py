@@ -322,15 +322,16 @@ def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> T
 def computing_in(model: Any, dtype: str) -> Iterator[None]:
     """Have every layer and input of a model be of a type, whatever its policy; weights are cast as they are read."""
     with LOCK, ExitStack() as stack:
-        for layer in model._flatten_layers(include_self=True, recursive=True):
+        layers = list(model._flatten_layers(include_self=True, recursive=True))
+        graphs = [graph for layer in layers if isinstance(layer, keras.Model) and (graph := functional_of(layer))]
+        for layer in [*layers, *graphs]:
             if layer.compute_dtype != dtype:
                 policy = keras.DTypePolicy(dtype)
                 policy._variable_dtype = layer.variable_dtype  # Keras casts weights where the two differ
                 stack.enter_context(_instance(layer, {"_dtype_policy": policy}))
-            graph = functional_of(layer) if isinstance(layer, keras.Model) else None
-            for tensor in keras.tree.flatten(graph.input) if graph is not None else ():
-                if keras.backend.is_float_dtype(tensor.dtype):
-                    stack.enter_context(_instance(tensor, {"_dtype": dtype}))
+        for tensor in (tensor for graph in graphs for tensor in keras.tree.flatten(graph.input)):
+            if keras.backend.is_float_dtype(tensor.dtype):
+                stack.enter_context(_instance(tensor, {"_dtype": dtype}))
         yield
 
 

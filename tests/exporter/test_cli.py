@@ -36,7 +36,8 @@ def folder(tmp_path_factory, scramble):
     save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
     save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
     save("plain", layers.Dense(2))
-    save("wide", layers.GRU(U, dtype="float64", name="memory"))
+    channels = layers.ConvLSTM1D(2, 1, data_format="channels_first", name="memory")
+    keras.Sequential([Input((None, 3, 4)), channels]).save(here / "channels.keras")
     save("flat", layers.LSTM(U, return_sequences=True), layers.Flatten(), layers.Dense(2), total=6)
     save("code", layers.Lambda(lambda x: x * 2, output_shape=(None, F)), layers.LSTM(U))
     (here / "truncated.keras").write_bytes((here / "good.keras").read_bytes()[:2000])
@@ -125,7 +126,7 @@ LOADING = {
     "good.pb": "suffix '.pb'",
     "code.keras": "Lambda",
     "plain.keras": "no recurrent layer",
-    "wide.keras": "'memory' (GRU)",
+    "channels.keras": "'memory' (ConvLSTM1D)",
 }
 
 

@@ -97,6 +97,10 @@ BREAKING = {
     "one in a nested model": (nested, "'front/filter'"),
     "a pooling over time": (lambda: sequential(lstm(), layers.GlobalAveragePooling1D(name="pool")), "'pool'"),
     "a maximum over windows": (lambda: sequential(layers.MaxPooling1D(2, name="windows"), lstm()), "'windows'"),
+    "a convolution before windows that need two steps": (
+        lambda: sequential(layers.Conv1D(4, 3, padding="same", name="filter"), layers.MaxPooling1D(2), lstm()),
+        "'filter'",
+    ),
     "a maximum over everything": (
         lambda: sequential(lstm(), layers.Reshape((-1, 2, 2), name="cut"), layers.GlobalMaxPooling2D(name="top")),
         "'top'",

@@ -131,6 +131,15 @@ class TestFilesOfTfKeras:
         assert [(x.name, str(x.dtype)) for x in model.inputs] == [("sequential_input", "int32")]
         assert [str(x.dtype) for x in load(FOLDER / "two_inputs.h5").model.inputs] == ["int32", "float32"]
 
+    def test_the_type_of_an_old_embedding_is_that_of_its_tokens(self, tmp_path):
+        words = entry("Embedding", "words", input_dim=4, output_dim=3, batch_input_shape=[None, 5], dtype="int32")
+        inner = {"class_name": "Sequential", "config": [words]}
+        table = np.arange(12.0).reshape(4, 3) / 7
+        weights = {"sequential_1": {"words/embeddings:0": table}}
+        model = load(write(tmp_path / "m.h5", {"name": "m", "layers": [inner]}, weights)).model
+        assert [str(x.dtype) for x in model.inputs] == ["int32"]
+        assert np.allclose(model(np.array([[0, 3, 1, 2, 2]])), table[[[0, 3, 1, 2, 2]]])
+
     def test_the_model_can_be_saved_by_keras_3(self, tmp_path):
         with np.load(FOLDER / "bidirectional.npz") as saved:
             load(FOLDER / "bidirectional.h5").model.save(tmp_path / "new.keras")

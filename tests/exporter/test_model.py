@@ -156,6 +156,12 @@ class MyLSTM(layers.LSTM):
     """A subclass may compute anything."""
 
 
+@keras.saving.register_keras_serializable("tests")
+def own(x):
+    """Be a function that Keras doesn't ship."""
+    return 2 * x
+
+
 class Twice(layers.Wrapper):
     """So may a wrapper."""
 
@@ -168,8 +174,8 @@ class Twice(layers.Wrapper):
     [
         (MyLSTM(4, name="memory"), "'memory' (MyLSTM)"),
         (Twice(layers.LSTM(4), name="memory"), "'memory' (Twice)"),
-        (layers.Bidirectional(layers.GRU(4, dtype="float64", name="memory")), "'forward_memory' (GRU)"),
-        (layers.LSTM(4, dtype="float64", name="memory"), "'memory' (LSTM)"),
+        (layers.Bidirectional(layers.GRU(4, activation=own, name="memory")), "'forward_memory"),
+        (layers.LSTM(4, activation=own, name="memory"), "LSTMCell"),
     ],
 )
 def test_other_recurrent_layers_are_refused_by_name_and_class(layer, said):
