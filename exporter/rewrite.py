@@ -329,9 +329,9 @@ def computing_in(model: Any, dtype: str) -> Iterator[None]:
                 policy = keras.DTypePolicy(dtype)
                 policy._variable_dtype = layer.variable_dtype  # Keras casts weights where the two differ
                 stack.enter_context(_instance(layer, {"_dtype_policy": policy}))
-        for tensor in (tensor for graph in graphs for tensor in keras.tree.flatten(graph.input)):
-            if keras.backend.is_float_dtype(tensor.dtype):
-                stack.enter_context(_instance(tensor, {"_dtype": dtype}))
+            if isinstance(layer, keras.layers.InputLayer) and keras.backend.is_float_dtype(layer.dtype):
+                for declared in (layer, layer.output):
+                    stack.enter_context(_instance(declared, {"_dtype": dtype}))
         yield
 
 

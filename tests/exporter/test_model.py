@@ -174,8 +174,8 @@ class Twice(layers.Wrapper):
     [
         (MyLSTM(4, name="memory"), "'memory' (MyLSTM)"),
         (Twice(layers.LSTM(4), name="memory"), "'memory' (Twice)"),
-        (layers.Bidirectional(layers.GRU(4, activation=own, name="memory")), "'forward_memory"),
-        (layers.LSTM(4, activation=own, name="memory"), "LSTMCell"),
+        (layers.Bidirectional(layers.GRU(4, activation=own, name="memory")), "'gru_cell' (GRUCell)"),
+        (layers.LSTM(4, activation=own, name="memory"), "'lstm_cell' (LSTMCell)"),
     ],
 )
 def test_other_recurrent_layers_are_refused_by_name_and_class(layer, said):
