@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,7 +15,8 @@ from signatures.errors import UnsupportedModel
 from signatures.golden import ROUNDINGS
 from signatures.ports import Array
 
-from . import layers, rewrite
+from . import layers, lowerings, rewrite
+from .plan import plan
 from .recurrence import Recurrence
 from .rewrite import Call, Compute
 
@@ -83,6 +85,7 @@ class Model:
             prefix = unique(identifier(path), [*self.layers, *self.repeated])
             self.repeated[prefix] = layer, layers.convert(layer, prefix)
         self.timed: tuple[str, ...] = ()
+        self._traced: dict[Any, Any] = {}
         inner = [layer for _, layer in rewrite.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
@@ -104,9 +107,33 @@ class Model:
         return _named(self.keras, outputs), calls
 
     def eagerly(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, Any]], list[Call]]:
-        """Run on arrays with Keras' own loops, TimeDistributed layers at once because that is quick; see run."""
+        """Run on arrays, each loop in one piece and TimeDistributed layers at once, because that is quick; see run.
+
+        Keras' own loop takes some 2 ms a time step outside a graph.
+        """
         tensors = {name: tf.constant(value) for name, value in feeds.items()}
-        return self.run(tensors, rewrite.keras_loop, lowered=True)
+        return self.run(tensors, self._in_one_piece, lowered=True)
+
+    def _in_one_piece(self, made: Call) -> tuple[Any, list[Any]]:
+        """Compute a call as SavedModel has it: BlockLSTMV2, or a loop that is traced once for any sizes."""
+        recurrence, x, mask = made.recurrence, made.sequences, made.mask
+        name = plan(recurrence, "savedmodel", None).lowering
+        run = partial(lowerings.run, name, recurrence, w=lowerings.LOWERINGS[name].weights(recurrence))
+        if name == "block":
+            return run(x, made.states, mask, made.continues)
+        key = id(recurrence), mask is None, made.continues
+        if key not in self._traced:
+            specs = [tf.TensorSpec([None, None, *x.shape[2:]], x.dtype)]
+            specs += [tf.TensorSpec([None, *state.shape[1:]], state.dtype) for state in made.states]
+            specs += [] if mask is None else [tf.TensorSpec([None, None], tf.bool)]
+            count = len(made.states)
+
+            def loop(x: Any, *rest: Any) -> tuple[Any, list[Any]]:
+                return run(x, list(rest[:count]), rest[count] if rest[count:] else None, made.continues)
+
+            self._traced[key] = tf.function(loop, input_signature=specs, autograph=False)
+        sequences, states = self._traced[key](x, *made.states, *([] if mask is None else [mask]))
+        return sequences, states
 
     def ports(
         self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False

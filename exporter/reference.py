@@ -1,6 +1,7 @@
 """The second witness: recurrences in float64 NumPy, written from the equations, no code shared with a lowering."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def run(
     Returns:
         Sequences [B, T, U] in the order the steps are run, and the final states; all float64.
     """
+    recurrence = _in_float64(recurrence)
     x, states = np.asarray(x, np.float64), [np.asarray(state, np.float64) for state in states]
     mask = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask, bool)
     if recurrence.reverse:
@@ -157,8 +159,15 @@ def _called(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[
 
 def _parts(recurrence: Recurrence) -> Any:
     functions = (ACTIVATIONS[name].numpy for name in (recurrence.activation, recurrence.recurrent_activation))
-    weights = (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)
-    return *functions, *(np.asarray(w, np.float64) for w in weights)
+    return *functions, recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias
+
+
+def _in_float64(recurrence: Recurrence) -> Recurrence:
+    kernel, recurrent, bias = (
+        np.asarray(w, np.float64) for w in (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)
+    )
+    cells = tuple(map(_in_float64, recurrence.cells))
+    return replace(recurrence, kernel=kernel, recurrent_kernel=recurrent, bias=bias, cells=cells)
 
 
 def _where(valid: Array, new: Array, old: Array) -> Array:

@@ -188,8 +188,8 @@ def call(
             made = Call(
                 name or name_of_call(prefix),
                 recurrence,
-                sequences,
-                states,
+                tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
+                [tf.cast(state, recurrence.dtype) for state in states],
                 _joined(mask, lengths, sequences),
                 name is not None,
                 {} if name else given,

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from signatures.ports import Port, Signature
 
+from . import lowerings
 from .lowerings import LOWERINGS, Lowering, native
-from .lowerings.masking import silence, started
 from .model import Model
 from .plan import Plan
 from .recurrence import Recurrence
@@ -62,23 +62,15 @@ def trace(
         return variables[key]
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
-        recurrence, mask = made.recurrence, made.mask
-        x = tf.cast(made.sequences, recurrence.dtype)  # a cell may compute in another type than its layer
-        if chosen.lowering == "native":  # ONNX's own op runs backwards by itself and leaves each output at its step
-            sequences, states, token = native.placeholder(x, made.states, mask)
-            traced.placeholders[token] = recurrence
-            sequences = tf.reverse(sequences, [1]) if recurrence.reverse else sequences
-        if recurrence.reverse:
-            x = tf.reverse(x, [1])
-            mask = None if mask is None else tf.reverse(mask, [1])
+        recurrence, x, mask = made.recurrence, made.sequences, made.mask
         if chosen.lowering != "native":
-            lowering = LOWERINGS[chosen.lowering]
-            sequences, states = lowering.lower(recurrence, x, made.states, mask, weights(recurrence, lowering))
-        if mask is not None and recurrence.zero_masked:
-            sequences = silence(sequences, mask)
-        elif mask is not None and not made.continues:
-            sequences = silence(sequences, started(mask))
-        return sequences, states
+            w = weights(recurrence, LOWERINGS[chosen.lowering])
+            return lowerings.run(chosen.lowering, recurrence, x, made.states, mask, made.continues, w)
+        sequences, states, token = native.placeholder(x, made.states, mask)
+        traced.placeholders[token] = recurrence
+        if recurrence.reverse:  # ONNX's own op runs backwards by itself and leaves each output at its step
+            sequences, mask = tf.reverse(sequences, [1]), lowerings.reversed_mask(mask)
+        return lowerings.as_layer(recurrence, sequences, mask, made.continues), states
 
     def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:
         def ports(*tensors: Any) -> dict[str, Any]:

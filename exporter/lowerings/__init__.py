@@ -9,10 +9,12 @@ scan       one TensorFlow loop over the time steps           savedmodel and onnx
 
 from typing import Any, Protocol
 
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from ..recurrence import Recurrence
 from . import block, loop, scan, unrolled
+from .masking import silence, started
 
 
 class Lowering(Protocol):
@@ -42,3 +44,45 @@ class Lowering(Protocol):
 
 LOWERINGS: dict[str, Lowering] = {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan}
 """What plan.py may choose by name; native is the ONNX target's own, see there."""
+
+
+def run(
+    name: str, recurrence: Recurrence, x: Any, states: list[Any], mask: Any, continues: bool, w: dict[str, Any]
+) -> tuple[Any, list[Any]]:
+    """Write a layer's ops by a lowering's name, in the layer's direction and with what it gives on masked steps.
+
+    Args:
+        name: A key of LOWERINGS.
+        recurrence: What to run.
+        x: Inputs, [B, T, ...].
+        states: Initial states, [B, ...] each.
+        mask: Valid steps, [B, T] bool, or None when all are.
+        continues: Whether the call goes on where another ended; see `as_layer`.
+        w: The lowering's weights, as variables or arrays.
+
+    Returns:
+        Sequences [B, T, ...] in the order the steps are run, and the final states.
+    """
+    if recurrence.reverse:
+        x, mask = tf.reverse(x, [1]), reversed_mask(mask)
+    sequences, states = LOWERINGS[name].lower(recurrence, x, states, mask, w)
+    return as_layer(recurrence, sequences, mask, continues), states
+
+
+def as_layer(recurrence: Recurrence, sequences: Any, mask: Any, continues: bool) -> Any:
+    """Return sequences with zeros where the layer gives them: on masked steps, or only before the first valid one.
+
+    Args:
+        recurrence: The layer.
+        sequences: A lowering's, [B, T, ...].
+        mask: In the order the steps are run.
+        continues: Whether steps before the first valid one repeat the state given instead.
+    """
+    if mask is not None and recurrence.zero_masked:
+        return silence(sequences, mask)
+    return sequences if mask is None or continues else silence(sequences, started(mask))
+
+
+def reversed_mask(mask: Any) -> Any:
+    """Return a mask [B, T] from the last time step to the first; None stays None."""
+    return None if mask is None else tf.reverse(mask, [1])
