@@ -117,9 +117,10 @@ class Model:
     def _in_one_piece(self, made: Call) -> tuple[Any, list[Any]]:
         """Compute a call as SavedModel has it: BlockLSTMV2, or a loop that is traced once for any sizes."""
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
-        name = plan(recurrence, "savedmodel", None).lowering
-        run = partial(lowerings.run, name, recurrence, w=lowerings.LOWERINGS[name].weights(recurrence))
-        if name == "block":
+        chosen = plan(recurrence, "savedmodel", None)
+        weights = lowerings.LOWERINGS[chosen.lowering].weights(recurrence)
+        run = partial(lowerings.run, chosen, recurrence, w=weights)
+        if chosen.lowering == "block":
             return run(x, made.states, mask, made.continues)
         key = id(recurrence), mask is None, made.continues
         if key not in self._traced:

@@ -236,6 +236,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
                 target,
                 time if isinstance(time, int) else {**dims, **signature.dims}.get(time),
                 job.lowering,
+                None if call in job.opened.model.repeated else dims.get("batch"),
             )
             for call, (recurrence, time) in times.items()
         }

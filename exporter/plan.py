@@ -2,7 +2,7 @@
 
 A native op wherever the target has one that gives h and c: BlockLSTMV2 for an LSTM with tanh and sigmoid in SavedModel,
 LSTM, GRU and RNN in ONNX. TFLite has none that exposes its state, so a single step is unrolled there and a sequence
-runs in blocks of time steps. What is left is one loop over the steps.
+runs in blocks of time steps, see SCHEDULES. What is left is one loop over the steps.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Literal
 from signatures.errors import UnsupportedModel
 
 from .activations import ACTIVATIONS
-from .recurrence import Recurrence
+from .recurrence import GATES, Recurrence
 
 Choice = Literal["auto", "unrolled", "loop"]
 Name = Literal["block", "native", "unrolled", "loop", "scan"]
@@ -33,14 +33,52 @@ TYPES = {
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How a loop runs its time steps.
+
+    Attributes:
+        unroll: Steps in one turn of the innermost loop.
+        blocks: Steps in one turn of each loop around it, the inner one first: each a multiple of the one before.
+    """
+
+    unroll: int
+    blocks: tuple[int, ...]
+
+
+STEP_BY_STEP = Schedule(1, (14, 112, 1792))
+"""For any cell and any number of samples."""
+
+SCHEDULES = {
+    64 << 10: Schedule(8, (112, 896)),
+    256 << 10: Schedule(2, (14, 112, 1792)),
+    1 << 62: STEP_BY_STEP,
+}
+"""Bytes of the recurrent kernel, up to which -> how TFLite runs a sequence of one sample.
+
+unroll   A turn of a loop costs about 1 us, which eight steps of 32 units share. But every copy of the step has the
+         recurrent kernel once more, as XNNPACK packs it for each op, and all copies are read on each turn. Together
+         they are to take a quarter of a core's level 2 cache (512 kB of 2 MB; with two copies of 1 MB a step takes
+         twice as long), since the block's outputs and the input kernel want to be there too.
+blocks   A turn copies what its loop carries twice: the outputs of its block. Entering a loop costs 5 us and 1 us a step
+         unrolled. So the inner block is short where the step is long, and each further one 8 to 16 times as long.
+         Multiples of 14: XNNPACK's matrix products take seven rows at a time with AVX-512.
+
+Measured with LiteRT 2.3 on one core of an Intel Xeon (Sapphire Rapids); `make bench` measures it again.
+"""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A module of exporter.lowerings and the reason it was chosen."""
+    """A module of exporter.lowerings and the reason it was chosen; for a loop, its schedule."""
 
     lowering: Name
     reason: str
+    schedule: Schedule | None = None
 
 
-def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice = "auto") -> Plan:
+def plan(
+    recurrence: Recurrence, target: str, steps: int | None, choice: Choice = "auto", batch: int | None = None
+) -> Plan:
     """Choose the lowering of a recurrence in one signature.
 
     Args:
@@ -48,6 +86,7 @@ def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice 
         target: "savedmodel", "onnx" or "tflite".
         steps: Time steps of the signature; None when a call may choose.
         choice: What the user asked for, tflite only.
+        batch: Samples of a call; None when a call may choose.
 
     Raises:
         UnsupportedModel: When what was asked can't be had.
@@ -77,7 +116,19 @@ def plan(recurrence: Recurrence, target: str, steps: int | None, choice: Choice 
                 f"  It takes a fixed number up to {UNROLL_LIMIT}: give --time N, or --lowering loop."
             )
         return Plan("unrolled", f"{steps} copies of the step, as asked")
-    return Plan("loop", "nested loops over blocks of 32 time steps: linear in T, a file that doesn't grow with T")
+    return _loops(recurrence, steps, batch)
+
+
+def _loops(recurrence: Recurrence, steps: int | None, batch: int | None) -> Plan:
+    """Return the plan of nested loops; groups of steps only for one sample and cells whose kernel is known."""
+    size = recurrence.recurrent_kernel.nbytes
+    grouped = batch == 1 and recurrence.kind in GATES
+    chosen = next(each for limit, each in SCHEDULES.items() if size <= limit) if grouped else STEP_BY_STEP
+    blocks = tuple(block for block in chosen.blocks if steps is None or block < steps)
+    reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {chosen.unroll} a turn"
+    if chosen.unroll > 1:
+        reason += f": {chosen.unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
+    return Plan("loop", reason, Schedule(chosen.unroll, blocks))
 
 
 def check_types(types: Mapping[str, str], target: str) -> None:

@@ -65,7 +65,7 @@ def trace(
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
         if chosen.lowering != "native":
             w = weights(recurrence, LOWERINGS[chosen.lowering])
-            return lowerings.run(chosen.lowering, recurrence, x, made.states, mask, made.continues, w)
+            return lowerings.run(chosen, recurrence, x, made.states, mask, made.continues, w)
         sequences, states, token = native.placeholder(x, made.states, mask)
         traced.placeholders[token] = recurrence
         if recurrence.reverse:  # ONNX's own op runs backwards by itself and leaves each output at its step

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from ..plan import Plan
 from ..recurrence import Recurrence
 from . import block, loop, scan, unrolled
 from .masking import silence, started
@@ -47,12 +48,12 @@ LOWERINGS: dict[str, Lowering] = {"block": block, "unrolled": unrolled, "loop": 
 
 
 def run(
-    name: str, recurrence: Recurrence, x: Any, states: list[Any], mask: Any, continues: bool, w: dict[str, Any]
+    plan: Plan, recurrence: Recurrence, x: Any, states: list[Any], mask: Any, continues: bool, w: dict[str, Any]
 ) -> tuple[Any, list[Any]]:
-    """Write a layer's ops by a lowering's name, in the layer's direction and with what it gives on masked steps.
+    """Write a layer's ops as planned, in the layer's direction and with what it gives on masked steps.
 
     Args:
-        name: A key of LOWERINGS.
+        plan: Which lowering, not native.
         recurrence: What to run.
         x: Inputs, [B, T, ...].
         states: Initial states, [B, ...] each.
@@ -65,7 +66,10 @@ def run(
     """
     if recurrence.reverse:
         x, mask = tf.reverse(x, [1]), reversed_mask(mask)
-    sequences, states = LOWERINGS[name].lower(recurrence, x, states, mask, w)
+    if plan.schedule is None:
+        sequences, states = LOWERINGS[plan.lowering].lower(recurrence, x, states, mask, w)
+    else:
+        sequences, states = loop.lower(recurrence, x, states, mask, w, plan.schedule)
     return as_layer(recurrence, sequences, mask, continues), states
 
 

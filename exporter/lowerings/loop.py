@@ -1,90 +1,178 @@
-"""Two nested loops over blocks of time steps, for TFLite sequences of any length.
+"""Nested loops over blocks of time steps, for TFLite sequences of any length.
 
-TFLite's WHILE copies every tensor it carries on each iteration, so one loop that carries all T outputs takes time
-quadratic in T. Here the outer loop carries them and turns once a block; the inner loop carries one block only:
+    for each block of blocks[-1] steps:           T x U outputs carried
+        ...
+            for each block of blocks[0] steps:    blocks[1] x U outputs carried, one product for the block's inputs
+                for each group of steps:          blocks[0] x U outputs carried, `unroll` copies of the step
 
-    for each block of BLOCK steps:      one product for the block's inputs, T x U outputs carried
-        for each step in the block:     BLOCK x U outputs carried
+What shapes it is how TFLite runs a WHILE. It copies every tensor it carries on each turn, so that one loop that carries
+all T outputs takes time quadratic in T. And it gives XNNPACK only ops whose shapes it knows from the inputs'.
+So sizes follow from x's shape alone, by slices that end where x ends (x[:112] has 112 rows, or T), and the last block
+reads step T - 1 again and again instead of being shorter. Outputs are written with XlaDynamicUpdateSlice, which TFLite
+has as its builtin DYNAMIC_UPDATE_SLICE.
 
-The last block runs as many steps as are left, so there is one copy of the graph and any T works. Outputs are written
-with XlaDynamicUpdateSlice, which TFLite has as its builtin DYNAMIC_UPDATE_SLICE.
+Source: tensorflow/lite/kernels/while.cc and dynamic_update_slice.cc, TensorFlow 2.21.
 """
 
-import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
+from ..plan import STEP_BY_STEP, Schedule
 from ..recurrence import Recurrence
 from .cell import States, advance, first_output, project, weights
-from .scan import time_major
 
-__all__ = ["BLOCK", "lower", "weights"]
+__all__ = ["lower", "weights"]
 
 Tensor = Any
 
-BLOCK = 32
-"""Time steps a block. 16 to 64 are alike up to T = 1000; larger ones pay off from T = 10000 on."""
-
 
 def lower(
-    recurrence: Recurrence, x: Tensor, states: States, mask: Tensor | None, w: dict[str, Tensor]
+    recurrence: Recurrence,
+    x: Tensor,
+    states: States,
+    mask: Tensor | None,
+    w: dict[str, Tensor],
+    schedule: Schedule = STEP_BY_STEP,
 ) -> tuple[Tensor, States]:
-    """Lower a recurrence over x [B, T, ...], any T; see Lowering."""
-    x = time_major(x)
-    total = tf.shape(x)[0]
+    """Lower a recurrence over x [B, T, ...], any T; see Lowering. Where B isn't known steps are run one by one."""
+    batch, total = x.shape[0], x.shape[1]
+    unroll = schedule.unroll if batch else 1  # a model may change the number of samples on the way to a layer
+    rows = unroll * (batch or 1)  # of one group, where B is known
+    steps = tf.shape(x)[1] if total is None else tf.constant(total)
+    last = steps - 1
+    x = _other_major(x)
+    valid = None if mask is None else tf.expand_dims(_other_major(mask), -1)
     first = first_output(recurrence, project(recurrence, x[0], w), states, w)
-    x = _padded(x, total)
-    valid = None if mask is None else _padded(tf.expand_dims(tf.transpose(mask), -1), total)
-    # Every row is overwritten. Made from an input: zeros of a known T would become a T x U constant in the file.
-    outputs = _like(x, first)
     count = len(states)
 
-    def block(start: Tensor, outputs: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-        z = project(recurrence, _rows(x, start, BLOCK), w)
-        at = None if valid is None else _rows(valid, start, BLOCK)
-        steps = tf.minimum(BLOCK, total - start)
+    whole = schedule.blocks
+    sizes = [size // unroll for size in whole] or [-(-total // unroll)]  # in groups
+    marks = _marks(x, unroll, batch, len(first.shape), known=total is not None)
+    shape = [-1, rows, *first.shape[1:]] if batch else None
+    buffers = [_blank(marks[:size], shape, first) for size in sizes]
+    if whole:
+        buffers.append(_blank(marks, shape, first))
+    for k in range(1, len(buffers)):  # the last block of each may stick out
+        buffers[k] = tf.concat([buffers[k], buffers[k - 1]], axis=0)
+    offsets = _offsets(marks[: sizes[0]], sizes[0] if total is not None else None, unroll)
+    # Inside a group T may end, so the states of all its steps are kept, and the one at T is taken at the end.
+    keep = unroll > 1 and (total is None or total % unroll > 0)
+    carried = [tf.concat([state] * unroll, axis=0) for state in states] if keep else list(states)
 
-        def one(t: Tensor, part: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            now = None if at is None else _rows(at, t, 1)[0]
-            output, kept = advance(recurrence, _rows(z, t, 1)[0], list(carried[:count]), carried[-1], now, w)
-            part = xla_dynamic_update_slice(part, output[None], [t, *[0] * len(first.shape)])
-            return t + 1, part, *kept, *([output] if recurrence.output is None else [])
+    def block(base: Tensor, carried: list[Tensor]) -> list[Tensor]:
+        """Run the steps of one innermost block from step `base`: its outputs [groups, rows, U], what is carried."""
+        at = tf.minimum(offsets + base, last)
+        z = _grouped(project(recurrence, tf.gather(x, at), w), unroll)
+        ok = None if valid is None else _grouped(tf.gather(valid, at), unroll)
 
-        start_of_block = (tf.constant(0), _like(z, first), *carried)
-        _, part, *carried = tf.while_loop(lambda t, *_: t < steps, one, start_of_block)
-        outputs = xla_dynamic_update_slice(outputs, part, [start, *[0] * len(first.shape)])
-        return start + BLOCK, outputs, *carried
+        def group(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            states, output = [_split(state, unroll)[-1] if keep else state for state in carried[:count]], carried[-1]
+            each, every = _split(tf.gather(z, j), unroll), [states]
+            valids = [None] * unroll if ok is None else _split(tf.gather(ok, j), unroll)
+            outputs = []
+            for step, now in zip(each, valids, strict=True):
+                output, states = advance(recurrence, step, states, output, now, w)
+                outputs.append(output)
+                every.append(states)
+            buffer = _put(buffer, _joined(outputs)[None], j)
+            states = [_joined(list(steps)) for steps in zip(*every[1:], strict=True)] if keep else states
+            return j + 1, buffer, *states, *([output] if recurrence.output is None else [])
 
-    start = (tf.constant(0), outputs, *states, *([first] if recurrence.output is None else []))
-    _, outputs, *carried = tf.while_loop(lambda t, *_: t < total, block, start)
-    return time_major(outputs[:total]), list(carried[:count])
+        groups = (tf.minimum(last - base, sizes[0] * unroll - 1) + unroll) // unroll
+        return list(tf.while_loop(lambda j, *_: j < groups, group, (tf.constant(0), buffers[0], *carried))[1:])
+
+    def level(k: int, base: Tensor, carried: list[Tensor]) -> list[Tensor]:
+        """Run block k of the nest from step `base`, by blocks of the level below."""
+        if k == 0:
+            return block(base, carried)
+        inner = whole[k - 1]
+        turns = steps if k == len(whole) else tf.minimum(steps - base, whole[k])
+
+        def turn(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            part, *now = level(k - 1, base + j * inner, list(carried))
+            return j + 1, _put(buffer, part, j * (inner // unroll)), *now
+
+        return list(tf.while_loop(lambda j, *_: j * inner < turns, turn, (tf.constant(0), buffers[k], *carried))[1:])
+
+    start = [*carried, *([first] if recurrence.output is None else [])]
+    outputs, *carried = level(len(whole), tf.constant(0), start)
+    if unroll > 1:
+        outputs = tf.reshape(outputs, [-1, batch, *first.shape[1:]])
+    states = carried[:count]
+    if keep:
+        states = [tf.reshape(state, [unroll, batch, *state.shape[1:]])[last % unroll] for state in states]
+    # By tf.slice: TFLite's STRIDED_SLICE copies number by number.
+    outputs = tf.slice(outputs, [0] * len(outputs.shape), [steps, *[-1] * (len(outputs.shape) - 1)])
+    sequences = _other_major(outputs)
+    sequences.set_shape([batch, total, *first.shape[1:]])
+    return sequences, states
 
 
-def _padded(x: Tensor, total: Tensor) -> Tensor:
-    """Fill the first axis up to whole blocks; by way of rank 3 where there are more axes than TFLite pads."""
-    if len(x.shape) <= 4:
-        return tf.pad(x, [[0, (-total) % BLOCK], *[[0, 0]] * (len(x.shape) - 1)])
-    flat = tf.pad(tf.reshape(x, [total, -1, math.prod(x.shape[2:])]), [[0, (-total) % BLOCK], [0, 0], [0, 0]])
-    padded = tf.reshape(flat, tf.concat([tf.shape(flat)[:2], x.shape[2:]], axis=0))
-    padded.set_shape([None, *x.shape[1:]])
-    return padded
+def _other_major(x: Tensor) -> Tensor:
+    """Swap the first two axes, [B, T, ...] <-> [T, B, ...]: for one sample a reshape."""
+    if x.shape[0] == 1:
+        return tf.reshape(x, [-1, 1, *x.shape[2:]])
+    if x.shape[1] == 1:
+        return tf.reshape(x, [1, -1, *x.shape[2:]])
+    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
-def _like(x: Tensor, output: Tensor) -> Tensor:
-    """Return a tensor [x's first axis, *output's shape] with any content."""
-    steps = tf.reshape(x, [tf.shape(x)[0], -1])[:, :1]
-    for _ in output.shape[1:]:
-        steps = tf.expand_dims(steps, -1)
-    made = tf.broadcast_to(tf.cast(steps, output.dtype), tf.concat([tf.shape(x)[:1], tf.shape(output)], axis=0))
-    made.set_shape([x.shape[0], *output.shape])
-    return made
+def _marks(x: Tensor, unroll: int, batch: int | None, rank: int, known: bool) -> Tensor:
+    """Return zeros, one for each group of steps in x [T, B, ...]: [T / unroll, 1]; B not known: [T, B, 1, ...].
+
+    Where T is known they are written so that they aren't folded into a constant: a buffer made of it would be one.
+    """
+    if batch is not None:
+        x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])[::unroll, :1]
+        return x * 0 if known else tf.zeros_like(x)
+    x = x[(..., *[slice(1)] * (len(x.shape) - 2))]
+    x = x * 0 if known else tf.zeros_like(x)
+    for _ in range(rank + 1 - len(x.shape)):
+        x = tf.expand_dims(x, -1)
+    return tf.squeeze(x, list(range(rank + 1, len(x.shape)))) if len(x.shape) > rank + 1 else x
 
 
-def _rows(tensor: Tensor, start: Tensor, count: int) -> Tensor:
-    """Return tensor[start : start + count] with a static first dimension."""
-    rest = tensor.shape[1:]
-    rows = tf.slice(tensor, [start, *[0] * len(rest)], [count, -1, *rest[1:]])
-    rows.set_shape([count, *rest])
-    return rows
+def _blank(marks: Tensor, shape: list[int] | None, like: Tensor) -> Tensor:
+    """Return a buffer [groups, rows, ...] of outputs [B, ...]; where B is known by two axes: TFLite is quick then."""
+    if shape is None:
+        return marks + tf.zeros([1, 1, *like.shape[1:]], like.dtype)
+    return tf.reshape(marks + tf.zeros([1, int(np.prod(shape[1:]))], like.dtype), shape)
+
+
+def _offsets(marks: Tensor, groups: int | None, unroll: int) -> Tensor:
+    """Return 0, 1, 2, ... for the steps of one block, as many as there are groups in `marks` times `unroll`."""
+    if groups is not None:
+        return tf.range(groups * unroll)
+    ones = marks[(slice(None), *[0] * (len(marks.shape) - 1))] + 1
+    numbers = tf.cast(tf.cumsum(ones, exclusive=True), tf.int32)
+    return numbers if unroll == 1 else tf.reshape(numbers[:, None] * unroll + np.arange(unroll, dtype=np.int32), [-1])
+
+
+def _grouped(x: Tensor, unroll: int) -> Tensor:
+    """Join steps [T, B, ...] to groups [T / unroll, unroll B, ...]."""
+    return x if unroll == 1 else tf.reshape(x, [-1, unroll * x.shape[1], *x.shape[2:]])
+
+
+def _split(x: Tensor, unroll: int) -> list[Tensor]:
+    """Split a group [unroll B, ...] into its steps [B, ...], by slices: XNNPACK has no SPLIT into more than four."""
+    if unroll == 1:
+        return [x]
+    rows = x.shape[0] // unroll
+    return [tf.slice(x, [k * rows, 0], [rows, x.shape[1]]) for k in range(unroll)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Join steps [B, ...] to a group [unroll B, ...], four at a time: XNNPACK concatenates no more than five."""
+    while len(parts) > 1:
+        parts = [tf.concat(parts[k : k + 4], axis=0) for k in range(0, len(parts), 4)]
+    return parts[0]
+
+
+def _put(buffer: Tensor, rows: Tensor, start: Tensor) -> Tensor:
+    """Write rows into a buffer from a row on."""
+    written = xla_dynamic_update_slice(buffer, rows, [start, *[0] * (len(buffer.shape) - 1)])
+    written.set_shape(buffer.shape)
+    return written

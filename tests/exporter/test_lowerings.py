@@ -11,6 +11,7 @@ from keras import layers
 from exporter import reference
 from exporter.layers import convert
 from exporter.lowerings import LOWERINGS, block, loop, native, scan, unrolled
+from exporter.plan import STEP_BY_STEP, Schedule
 from exporter.recurrence import Recurrence
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 F, U = 3, 4
 CLOSE = {"atol": 3e-6, "rtol": 1e-5}
-TOTALS = (1, 2, 31, 32, 33, 70)  # around the loop's block of 32 and past two of them
+TOTALS = (1, 2, 13, 14, 15, 113)  # around the loop's inner blocks and past the ones around them
+SCHEDULE_TRIED = Schedule(4, (8, 24))
+"""Groups of steps in blocks that are small enough to be passed."""
 
 
 def drawn(kind, gates, units=U, features=F, biases=1, **options):
@@ -119,8 +122,31 @@ def run(name, recurrence, x, states, mask, w):
 
 
 def test_the_block_boundaries_are_tried():
-    assert {loop.BLOCK - 1, loop.BLOCK, loop.BLOCK + 1} <= set(TOTALS)
-    assert max(TOTALS) > 2 * loop.BLOCK
+    inner, outer, _ = STEP_BY_STEP.blocks
+    assert {inner - 1, inner, inner + 1, outer + 1} <= set(TOTALS)
+
+
+@pytest.mark.parametrize("masked", ["none", "holes", "a whole row"])
+@pytest.mark.parametrize("total", [1, 3, 4, 5, 8, 9, 24, 26, 57])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, known, rows, total, masked):
+    """T ends inside a group, a block, both or neither; T is known when the graph is made, or not."""
+    recurrence, w = recurrences[kind], weights[kind, "loop"]
+    x, states = feeds(recurrence, rows, total)
+    mask = drawn_mask(masked, rows, total)
+    steps = total if known else None
+    specs = [tf.TensorSpec([rows, steps, F]), *(tf.TensorSpec([rows, U]) for _ in states)]
+    specs += [] if mask is None else [tf.TensorSpec([rows, steps], tf.bool)]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def graph(x, *rest):
+        states, valid = list(rest[: len(recurrence.states)]), rest[len(recurrence.states) :]
+        return loop.lower(recurrence, x, states, valid[0] if valid else None, w, SCHEDULE_TRIED)
+
+    got = graph(x, *states, *([] if mask is None else [mask]))
+    close(got, reference.run(recurrence, x, states, mask))
 
 
 def test_every_kind_of_layer_is_tried(recurrences):

@@ -1,9 +1,10 @@
 """Which lowering a recurrence gets in each target, and what is refused."""
 
+import numpy as np
 import pytest
 
 from exporter.lowerings import LOWERINGS
-from exporter.plan import UNROLL_LIMIT, Plan, describe, plan
+from exporter.plan import STEP_BY_STEP, UNROLL_LIMIT, Plan, Schedule, describe, plan
 from exporter.recurrence import Recurrence
 from signatures.errors import UnsupportedModel
 
@@ -35,6 +36,37 @@ def test_each_signature_of_each_target_gets_its_lowering(target, steps, choice, 
     assert chosen.lowering == expected
     assert chosen.lowering == "native" or chosen.lowering in LOWERINGS
     assert chosen.reason
+
+
+def sized(units, kind="lstm"):
+    return recurrence(kind, recurrent_kernel=np.zeros((units, 4 * units), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("units", "steps", "unroll", "blocks"),
+    [
+        (32, None, 8, (112, 896)),
+        (64, 96, 8, ()),
+        (64, 112, 8, ()),
+        (64, 113, 8, (112,)),
+        (65, None, 2, (14, 112, 1792)),
+        (128, 960, 2, (14, 112)),
+        (129, None, 1, (14, 112, 1792)),
+        (512, 14, 1, ()),
+    ],
+)
+def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(units, steps, unroll, blocks):
+    chosen = plan(sized(units), "tflite", steps, batch=1)
+    assert chosen.schedule == Schedule(unroll, blocks)
+    assert ("copies" in chosen.reason) == (unroll > 1)
+    assert all(str(block) in chosen.reason for block in blocks or (steps,))
+    copies = unroll * sized(units).recurrent_kernel.nbytes
+    assert copies <= 512 << 10 or unroll == 1
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("lstm", None), ("gru", 2), ("stack", 1), ("cell", 1), ("conv_lstm", 1)])
+def test_any_cell_and_batch_run_step_by_step(kind, batch):
+    assert plan(sized(32, kind), "tflite", None, batch=batch).schedule == STEP_BY_STEP
 
 
 @pytest.mark.parametrize("steps", [None, 1, 7])
