@@ -23,11 +23,18 @@ def lower(
             f"layer {recurrence.name!r} can't be unrolled: its number of time steps isn't known.\n"
             "  Export with --lowering loop."
         )
-    z = project(recurrence, x, w)
-    valid = None if mask is None else tf.expand_dims(mask, -1)
-    output = first_output(recurrence, z[:, 0], states, w)
+    steps = _steps(project(recurrence, x, w))
+    valids = [None] * len(steps) if mask is None else _steps(tf.expand_dims(mask, -1))
+    output = first_output(recurrence, steps[0], states, w)
     outputs = []
-    for t in range(x.shape[1]):
-        output, states = advance(recurrence, z[:, t], states, output, None if valid is None else valid[:, t], w)
+    for z, valid in zip(steps, valids, strict=True):
+        output, states = advance(recurrence, z, states, output, valid, w)
         outputs.append(output)
     return tf.stack(outputs, axis=1), states
+
+
+def _steps(x: Tensor) -> list[Tensor]:
+    """Return the time steps of x [B, T, ...], [B, ...] each, by slices and reshapes: XNNPACK doesn't take x[:, t]."""
+    if x.shape[1] == 1:
+        return [tf.squeeze(x, axis=1)]
+    return [tf.squeeze(x[:, t : t + 1], axis=1) for t in range(x.shape[1])]

@@ -148,15 +148,16 @@ class _Nodes:
         """Replace a placeholder (x, states..., [mask]) -> (sequences, states...) by the native op."""
         x, *rest = node.input
         states, mask = rest[: len(recurrence.states)], rest[len(recurrence.states) :]
-        outputs, graph = list(node.output), self.graph
+        ports, graph = list(node.output), self.graph
         graph.remove_node(node.name)
-        counts = seen = ""
+        counts = ""
         if mask:
-            valid = self.op("Cast", mask, INT32, to=INT32)
-            counts = self.op("ReduceSum", [valid, self.const([1])], INT32, keepdims=0)
-            order = self.op("Unsqueeze", [self.valid_first(mask[0], valid), self.const([2])], INT64)
-            seen = self.op("CumSum", [valid, self.const(1)], INT32)
-            x = self.op("GatherND", [x, order], batch_dims=1)
+            valid = self.op("Cast", mask, INT64, to=INT64)
+            total = self.op("ReduceSum", [valid, self.const([1])], INT64)  # [B, 1]
+            counts = self.op("Cast", [self.op("Squeeze", [total, self.const([1])], INT64)], INT32, to=INT32)
+            x = self.op(
+                "GatherND", [x, self.op("Unsqueeze", [self.valid_first(valid), self.const([2])], INT64)], batch_dims=1
+            )
         first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
         native = graph.make_node(
             ONNX_OPS[recurrence.kind],
@@ -169,44 +170,27 @@ class _Nodes:
         sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         if mask:
+            place = self.op("CumSum", [valid, self.const(1)], INT64)  # in h and the outputs: h where it is 0
             if recurrence.reverse:  # a masked step repeats the valid one after it, which was run before it
-                place = self.op("Sub", [seen, valid], INT32)
-                total = self.op("Unsqueeze", [counts, self.const([1])], INT32)
-                run = self.op("Less", [place, total], BOOL)
-                place = self.op("Where", [run, place, self.const(0, np.int32)], INT32)
-            else:
-                run = self.op("Greater", [seen, self.const(0, np.int32)], BOOL)
-                place = self.op(
-                    "Max", [self.op("Sub", [seen, self.const(1, np.int32)], INT32), self.const(0, np.int32)], INT32
-                )
-            sequences = self.in_place(sequences, states[0], place, run)
+                before = self.op("Sub", [place, valid], INT64)
+                follows = self.op("Less", [before, total], BOOL)
+                place = self.op("Add", [before, self.const(1)], INT64)
+                place = self.op("Where", [follows, place, self.const(0)], INT64)
+            outputs = self.op("Concat", [self.op("Unsqueeze", [states[0], self.const([1])]), sequences], axis=1)
+            sequences = self.op(
+                "GatherND", [outputs, self.op("Unsqueeze", [place, self.const([2])], INT64)], batch_dims=1
+            )
             # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
-            some = self.op("Greater", [counts, self.const(0, np.int32)], BOOL)
-            some = self.op("Unsqueeze", [some, self.const([1])], BOOL)
+            some = self.op("Greater", [total, self.const(0)], BOOL)
             finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, states, strict=True)]
-        for value, output in zip((sequences, *finals), outputs, strict=True):
-            graph.make_node("Identity", [value], outputs=[output], dtypes=[self.dtype])
+        for value, port in zip((sequences, *finals), ports, strict=True):
+            graph.make_node("Identity", [value], outputs=[port], dtypes=[self.dtype])
 
-    def valid_first(self, mask: str, valid: str) -> str:
-        """Return each row's time steps, valid ones first and each part in order: [B, T] int64.
-
-        TopK of keys that are all different: T - t where valid, -t elsewhere.
-        """
-        shape = self.op("Shape", [mask], INT64)
-        total = self.op("Gather", [shape, self.const([1])], INT64)
-        ones = self.op("Cast", [self.op("Or", [mask, self.op("Not", [mask], BOOL)], BOOL)], INT64, to=INT64)
-        steps = self.op("CumSum", [ones, self.const(1)], INT64)
-        behind = self.op("Mul", [self.op("Cast", [valid], INT64, to=INT64), total], INT64)
-        keys = self.op("Sub", [behind, steps], INT64)
-        top = self.graph.make_node("TopK", [keys, total], attr={"axis": 1}, output_count=2, dtypes=[INT64, INT64])
+    def valid_first(self, valid: str) -> str:
+        """Return the time steps of each row [B, T] int64, valid ones first: TopK keeps the order of equal values."""
+        total = self.op("Shape", [valid], INT64, start=1, end=2)
+        top = self.graph.make_node("TopK", [valid, total], attr={"axis": 1}, output_count=2, dtypes=[INT64, INT64])
         return str(top.output[1])
-
-    def in_place(self, sequences: str, h: str, place: str, run: str) -> str:
-        """Return the packed output at each step's place [B, T] where run [B, T] holds, h elsewhere."""
-        index = self.op("Unsqueeze", [self.op("Cast", [place], INT64, to=INT64), self.const([2])], INT64)
-        placed = self.op("GatherND", [sequences, index], batch_dims=1)
-        run = self.op("Unsqueeze", [run, self.const([2])], BOOL)
-        return self.op("Where", [run, placed, self.op("Unsqueeze", [h, self.const([1])])])
 
     def one(self) -> str:
         """Add the number 1."""
