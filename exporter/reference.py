@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import ACTIVATIONS
-from .recurrence import Convolution, Recurrence
+from .recurrence import GATES, Convolution, Recurrence
 
 Array = NDArray[Any]
 
@@ -36,10 +36,11 @@ def run(
     mask = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask, bool)
     if recurrence.reverse:
         x, mask = x[:, ::-1], mask[:, ::-1]
+    z = _from_inputs(recurrence, x)
     output = states[recurrence.output] if continues and recurrence.output is not None else None
     sequences = []
     for t in range(x.shape[1]):
-        new_output, new_states = step(recurrence, x[:, t], states)
+        new_output, new_states = _advance(recurrence, z[:, t], states)
         valid = mask[:, t]
         states = [_where(valid, new, old) for new, old in zip(new_states, states, strict=True)]
         output = _where(valid, new_output, np.zeros_like(new_output) if output is None else output)
@@ -49,6 +50,18 @@ def run(
 
 def step(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
     """Advance one time step: inputs [B, F], states [B, ...] -> output [B, U], new states."""
+    return _advance(recurrence, _from_inputs(recurrence, x), states)
+
+
+def _from_inputs(recurrence: Recurrence, x: Array) -> Array:
+    """Return x @ W + b for any number of time steps at once; x itself for cells that are more than one product."""
+    if recurrence.kind not in GATES:
+        return x
+    return np.asarray(x @ recurrence.kernel + (recurrence.bias[0] if recurrence.reset_after else recurrence.bias))
+
+
+def _advance(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
+    """Advance one time step from what `_from_inputs` gave for it."""
     if recurrence.kind == "stack":
         new: list[Array] = []
         for cell in recurrence.cells:
@@ -60,8 +73,8 @@ def step(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Arr
     return CELLS[recurrence.kind](recurrence, x, *states)
 
 
-def lstm(recurrence: Recurrence, x: Array, h: Array, c: Array) -> tuple[Array, list[Array]]:
-    """Advance an LSTM cell.
+def lstm(recurrence: Recurrence, z: Array, h: Array, c: Array) -> tuple[Array, list[Array]]:
+    """Advance an LSTM cell; z is x @ W + b.
 
     i, f, o = gate(x @ W + h @ R + b),  g = act(x @ W + h @ R + b)      gate order i f g o
     c' = f * c + i * g
@@ -69,8 +82,8 @@ def lstm(recurrence: Recurrence, x: Array, h: Array, c: Array) -> tuple[Array, l
 
     Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
-    act, gate, kernel, recurrent, bias = _parts(recurrence)
-    a = x @ kernel + h @ recurrent + bias
+    act, gate, _, recurrent, _ = _parts(recurrence)
+    a = z + h @ recurrent
     u = h.shape[-1]
     i, f, g, o = gate(a[:, :u]), gate(a[:, u : 2 * u]), act(a[:, 2 * u : 3 * u]), gate(a[:, 3 * u :])
     c = f * c + i * g
@@ -78,8 +91,8 @@ def lstm(recurrence: Recurrence, x: Array, h: Array, c: Array) -> tuple[Array, l
     return h, [h, c]
 
 
-def gru(recurrence: Recurrence, x: Array, h: Array) -> tuple[Array, list[Array]]:
-    """Advance a GRU cell.
+def gru(recurrence: Recurrence, z: Array, h: Array) -> tuple[Array, list[Array]]:
+    """Advance a GRU cell; z is x @ W + b.
 
     z, r = gate(x @ W + h @ R + b)                                       gate order z r h
     n = act(x @ Wh + bh + r * (h @ Rh + ch))     with reset_after, else act(x @ Wh + bh + (r * h) @ Rh)
@@ -87,23 +100,22 @@ def gru(recurrence: Recurrence, x: Array, h: Array) -> tuple[Array, list[Array]]
 
     Source: Cho et al. 2014; reset_after: the form of cuDNN.
     """
-    act, gate, kernel, recurrent, bias = _parts(recurrence)
+    act, gate, _, recurrent, bias = _parts(recurrence)
     u = h.shape[-1]
-    from_x = x @ kernel + (bias[0] if recurrence.reset_after else bias)
     from_h = h @ recurrent[:, : 2 * u] + (bias[1, : 2 * u] if recurrence.reset_after else 0)
-    z, r = gate(from_x[:, :u] + from_h[:, :u]), gate(from_x[:, u : 2 * u] + from_h[:, u:])
+    update, r = gate(z[:, :u] + from_h[:, :u]), gate(z[:, u : 2 * u] + from_h[:, u:])
     if recurrence.reset_after:
-        n = act(from_x[:, 2 * u :] + r * (h @ recurrent[:, 2 * u :] + bias[1, 2 * u :]))
+        n = act(z[:, 2 * u :] + r * (h @ recurrent[:, 2 * u :] + bias[1, 2 * u :]))
     else:
-        n = act(from_x[:, 2 * u :] + (r * h) @ recurrent[:, 2 * u :])
-    h = z * h + (1 - z) * n
+        n = act(z[:, 2 * u :] + (r * h) @ recurrent[:, 2 * u :])
+    h = update * h + (1 - update) * n
     return h, [h]
 
 
-def simple_rnn(recurrence: Recurrence, x: Array, h: Array) -> tuple[Array, list[Array]]:
-    """Advance an Elman cell: h' = act(x @ W + h @ R + b)."""
-    act, _, kernel, recurrent, bias = _parts(recurrence)
-    h = act(x @ kernel + h @ recurrent + bias)
+def simple_rnn(recurrence: Recurrence, z: Array, h: Array) -> tuple[Array, list[Array]]:
+    """Advance an Elman cell: h' = act(x @ W + h @ R + b); z is x @ W + b."""
+    act, _, _, recurrent, _ = _parts(recurrence)
+    h = act(z + h @ recurrent)
     return h, [h]
 
 

@@ -31,6 +31,9 @@ from .recurrence import Recurrence
 
 Tensor = Any  # tf.Tensor, eager or symbolic
 
+LONG = 200
+"""Time steps beyond which tracing Keras' own loop takes less time than running it outside a graph."""
+
 LOCK = threading.RLock()
 """Held while methods are swapped: two threads that export one model would take back each other's."""
 
@@ -241,7 +244,8 @@ def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
     Keras gives zeros on masked steps before the first valid one. Where the call continues a stream the previous output
     is the state it was given, so that T steps at once equal T steps one by one.
     """
-    sequences, states = made.loop()
+    long = made.sequences.shape[1] > LONG  # outside a graph it takes some 2 ms a time step
+    sequences, states = tf.function(made.loop, autograph=False)() if long else made.loop()
     recurrence = made.recurrence
     if made.mask is not None and made.continues and recurrence.output is not None and not recurrence.zero_masked:
         mask = tf.reverse(made.mask, [1]) if recurrence.reverse else made.mask
