@@ -36,21 +36,17 @@ ONE_THREAD = dict.fromkeys(
 )
 
 
-class TooSlow(ExportLSTMError):
-    """A process didn't answer in time and was ended."""
-
-
 class Worker:
     """A process of its own: it opens what it is given, then repeats the call."""
 
-    def __init__(self) -> None:
-        """Start the process."""
+    def __init__(self, variables: Mapping[str, str] = ONE_THREAD) -> None:
+        """Start the process with these environment variables besides those there are."""
         import multiprocessing
 
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far,), daemon=True)
-        with _environment(ONE_THREAD):
+        with _environment(variables):
             self._process.start()
         far.close()
 
@@ -66,16 +62,17 @@ class Worker:
             limit: Seconds to wait at most.
 
         Raises:
-            TooSlow: When there is no answer by then.
+            TimeoutError: When there is no answer by then; the process is ended.
             ExportLSTMError: What went wrong in the process, in one line.
         """
         try:
-            if not self._pipe.poll(limit):
-                self.close()
-                raise TooSlow(f"no answer within {limit:g} s")
-            told, error = self._pipe.recv()
+            reply = self._pipe.recv() if self._pipe.poll(limit) else None
         except (EOFError, OSError):
             raise ExportLSTMError("its runtime crashed on it") from None
+        if reply is None:
+            self.close()
+            raise TimeoutError(f"no answer within {limit:g} s")
+        told, error = reply
         if error is not None:
             raise error
         return told
@@ -101,7 +98,7 @@ def _serve(pipe: Any) -> None:
                 call, told = request()
             else:
                 assert call is not None
-                told = _burst(call, request)
+                told = burst(call, request)
             pipe.send((told, None))
         except ExportLSTMError as error:
             pipe.send((None, error))
@@ -109,7 +106,7 @@ def _serve(pipe: Any) -> None:
             pipe.send((None, ExportLSTMError(one_line(error))))
 
 
-def _burst(call: Call, seconds: float) -> float:
+def burst(call: Call, seconds: float) -> float:
     """Repeat a call for some time and return its median seconds."""
     took = []
     end = time.perf_counter() + seconds
