@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import contenders as c
 from goals import Comparison, Outcome, Results, Row, outcomes
@@ -19,34 +20,46 @@ def show(console: Console, results: Results) -> None:
     """Print everything: time, memory, size, exports, goals."""
     notes: dict[str, list[str]] = {}
     for title, group in _groups(results.comparisons):
-        console.print(_times(title, group, notes))
-        console.print()
-    console.print("us a time step; (ratio) is export-lstm's time over this one's in the same turns, same format.")
+        console.print(_times(title, group, notes), "")
+    if results.comparisons:
+        console.print("us a time step; (ratio) is export-lstm's time over this one's in the same turns, same format.")
     for text, places in notes.items():
-        console.print(f"  {text}: {'; '.join(places)}", markup=False)
+        console.print(f"- {text}: {'; '.join(places)}", markup=False)
+    for table in (_memory(results), _sizes(results), _exports(results), _goals(outcomes(results))):
+        if table.row_count:
+            console.print("", table)
+    found = outcomes(results)
+    console.print(f"{sum(each.reached for each in found)} of {len(found)} goals reached")
+
+
+def _memory(results: Results) -> Table:
     shapes = list(dict.fromkeys(shape for _, shape in results.memory))
-    if shapes:
-        table = _table("peak memory above the runtime's own, MB, T=960, B=1", *shapes)
-        for name in dict.fromkeys(name for name, _ in results.memory):
-            found = [results.memory.get((name, shape), "") for shape in shapes]
-            table.add_row(name, *("-" if isinstance(v, str) else f"{v / 1e6:.1f}" for v in found))
-        console.print("\n", table)
+    table = _table("peak memory above the runtime's own, MB, T=960, B=1", *shapes)
+    for name in dict.fromkeys(name for name, _ in results.memory):
+        peaks = [results.memory.get((name, shape), "") for shape in shapes]
+        table.add_row(name, *("-" if isinstance(peak, str) else f"{peak / 1e6:.1f}" for peak in peaks))
+    return table
+
+
+def _sizes(results: Results) -> Table:
     shapes = list(dict.fromkeys(shape for _, shape, _ in results.sizes))
-    if shapes:
-        table = _table("file, kB, B=1", *shapes)
-        for name, total in dict.fromkeys((name, total) for name, _, total in results.sizes):
-            label = f"{name}, T={total}" if sum(n == name for n, s, _ in results.sizes if s == shapes[0]) > 1 else name
-            found = [results.sizes.get((name, shape, total)) for shape in shapes]
-            table.add_row(label, *("-" if v is None else f"{v / 1e3:,.0f}" for v in found))
-        console.print("\n", table)
-    if results.exports:
-        stages = list(next(iter(results.exports.values())))
-        table = _table("export of 2 x 512 units to all targets, s", *stages, "all")
-        for total, seconds in results.exports.items():
-            label = "any T" if total == "any" else f"--time {total}"
-            table.add_row(label, *(f"{seconds[stage]:.1f}" for stage in stages), f"{sum(seconds.values()):.1f}")
-        console.print("\n", table)
-    console.print("\n", _goals(outcomes(results)))
+    table = _table("file, kB, B=1", *shapes)
+    rows = dict.fromkeys((name, total) for name, _, total in results.sizes)
+    for name, total in rows:
+        several = sum(other == name for other, _ in rows) > 1
+        sizes = [results.sizes.get((name, shape, total)) for shape in shapes]
+        cells = ["-" if size is None else f"{size / 1e3:,.0f}" for size in sizes]
+        table.add_row(f"{name}, T={total}" if several else name, *cells)
+    return table
+
+
+def _exports(results: Results) -> Table:
+    stages = list(next(iter(results.exports.values()), ()))
+    table = _table("export of 2 x 512 units to all targets, s", *stages, "all")
+    for total, seconds in results.exports.items():
+        cells = [seconds[stage] for stage in stages] + [sum(seconds.values())]
+        table.add_row("any T" if total == "any" else f"--time {total}", *(f"{cell:.1f}" for cell in cells))
+    return table
 
 
 def _groups(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
@@ -67,11 +80,11 @@ def _times(title: str, group: Sequence[Comparison], notes: dict[str, list[str]])
             cells.setdefault(row.contender, {})[label] = _cell(each, row)
             if row.note:
                 notes.setdefault(f"{row.contender} {row.note}", []).append(f"{each.shape} B={each.batch} T={row.total}")
-    columns = list(dict.fromkeys(label for row in cells.values() for label in row))
+    columns = list(dict.fromkeys(label for shown in cells.values() for label in shown))
     table = _table(title, *columns)
-    for name, row in cells.items():
+    for name, shown in cells.items():
         style = "bold" if name.startswith("export-lstm") else None
-        table.add_row(name, *(row.get(column, "") for column in columns), style=style)
+        table.add_row(name, *(shown.get(column, "") for column in columns), style=style)
     return table
 
 
@@ -105,9 +118,6 @@ def _goals(found: Sequence[Outcome]) -> Table:
         name = each.goal if each.goal != last else ""
         table.add_row(name, each.where, f"{each.value:.2f}{unit}", spread, f"{each.limit:.4g}{unit}", reached)
         last = each.goal
-    reached = sum(each.reached for each in found)
-    table.caption = f"{reached} of {len(found)} reached"
-    table.caption_justify = "left"
     return table
 
 
@@ -136,7 +146,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
         figure, axes = pyplot.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
         for panel in axes.flat[len(shapes) :]:
             panel.set_visible(False)
-        lines = {}
+        lines: dict[str, Any] = {}
         for panel, shape in zip(axes.flat, shapes, strict=False):
             group = [each for each in timed if (each.batch, each.shape) == (batch, shape)]
             for k, contender in enumerate(c.COMPARED["lstm"]):
@@ -149,7 +159,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
                     lines.setdefault(contender.name, line)
             panel.set(xscale="log", yscale="log", title=str(shape), xlabel="T", ylabel="us a time step")
             panel.grid(alpha=0.3, which="both")
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=across + 1, frameon=False)
         figure.suptitle(f"Time a step, one thread, B = {batch}")
         written.append(folder / f"time-per-step-b{batch}.png")
         figure.savefig(written[-1], dpi=120)
