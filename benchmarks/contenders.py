@@ -56,6 +56,7 @@ class Contender:
         needs: What the file depends on besides the shape: "batch", "total".
         own: Whether export-lstm made it.
         same: The contender whose file it shares, by name.
+        longest: Time steps beyond which it isn't built, None for any.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Contender:
     needs: tuple[str, ...] = ()
     own: bool = False
     same: str = ""
+    longest: int | None = None
 
     def file(self, problem: Problem) -> str:
         """Return the name of its file for a problem."""
@@ -306,8 +308,13 @@ TFLITE_STEP = Contender(
 )
 FUSED = Contender("TFLite fused LSTM op", "tflite", build_fused, open_peer, ("batch",))
 KERAS_TFLITE = Contender("Keras tflite", "tflite", build_keras_tflite, open_peer, ("batch", "total"))
-KERAS_UNROLLED = Contender(
-    "Keras tflite unroll=True", "tflite", partial(build_keras_tflite, unroll=True), open_peer, ("batch", "total")
+KERAS_UNROLLED = Contender(  # of one step the zero state is folded away, and the recurrent kernel with it
+    "Keras tflite unroll=True",
+    "tflite",
+    partial(build_keras_tflite, unroll=True),
+    open_peer,
+    ("batch", "total"),
+    longest=96,  # 960 unrolled steps take over half a minute to convert
 )
 ONNX = Contender("export-lstm onnx", "onnx", build_own, open_own, own=True)
 ONNX_FLOOR = Contender("ONNX LSTM op", "onnx", build_onnx, open_onnx_floor)

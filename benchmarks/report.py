@@ -17,19 +17,30 @@ OWN = {"tflite": c.TFLITE, "onnx": c.ONNX, "savedmodel": c.SAVEDMODEL, "": c.TFL
 
 
 def show(console: Console, results: Results) -> None:
-    """Print everything: time, memory, size, exports, goals."""
-    notes: dict[str, list[str]] = {}
+    """Print everything: time, why what is missing is missing, memory, size, exports, goals."""
     for title, group in _groups(results.comparisons):
-        console.print(_times(title, group, notes), "")
+        console.print(_times(title, group), "")
     if results.comparisons:
         console.print("us a time step; (ratio) is export-lstm's time over this one's in the same turns, same format.")
-    for text, places in notes.items():
-        console.print(f"- {text}: {'; '.join(places)}", markup=False)
-    for table in (_memory(results), _sizes(results), _exports(results), _goals(outcomes(results))):
+    for note in _notes(results.comparisons):
+        console.print(f"- {note}", markup=False)
+    found = outcomes(results)
+    for table in (_memory(results), _sizes(results), _exports(results), _goals(found)):
         if table.row_count:
             console.print("", table)
-    found = outcomes(results)
     console.print(f"{sum(each.reached for each in found)} of {len(found)} goals reached")
+
+
+def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Return why contenders weren't timed, and where."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for each in comparisons:
+        for row in each.rows:
+            if row.note:
+                where = places.setdefault(f"{row.contender}: {row.note}", {})
+                where.setdefault(f"B={each.batch} T={row.total}", []).append(str(each.shape))
+    for text, where in places.items():
+        yield f"{text}: {'; '.join(f'{place} {chr(44).join(shapes)}' for place, shapes in where.items())}"
 
 
 def _memory(results: Results) -> Table:
@@ -63,7 +74,7 @@ def _exports(results: Results) -> Table:
 
 
 def _groups(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    """Return what one table shows: for `lstm` one shape and batch, T across; for the others everything."""
+    """Return what one table shows: the comparisons `lstm` of one shape and batch, the others of one batch."""
     groups: dict[str, list[Comparison]] = {}
     for each in comparisons:
         title = f"{each.shape}, B={each.batch}" if each.compared == "lstm" else f"{each.compared}, B={each.batch}"
@@ -71,20 +82,21 @@ def _groups(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Compa
     yield from groups.items()
 
 
-def _times(title: str, group: Sequence[Comparison], notes: dict[str, list[str]]) -> Table:
-    """Return a table of microseconds a step, contenders down, comparisons across."""
-    cells: dict[str, dict[str, str]] = {}
+def _times(title: str, group: Sequence[Comparison]) -> Table:
+    """Return a table of microseconds a step: contenders down, of one shape after the other; T across."""
+    cells: dict[tuple[str, str], dict[int, str]] = {}
     for each in group:
         for row in each.rows:
-            label = f"T={row.total}" if each.compared == "lstm" else f"{each.shape} T={row.total}"
-            cells.setdefault(row.contender, {})[label] = _cell(each, row)
-            if row.note:
-                notes.setdefault(f"{row.contender} {row.note}", []).append(f"{each.shape} B={each.batch} T={row.total}")
-    columns = list(dict.fromkeys(label for shown in cells.values() for label in shown))
-    table = _table(title, *columns)
-    for name, shown in cells.items():
+            cells.setdefault((str(each.shape), row.contender), {})[row.total] = _cell(each, row)
+    totals = sorted({total for shown in cells.values() for total in shown})
+    one = group[0].compared == "lstm"
+    table = _table(title, *([] if one else [""]), *(f"T={total}" for total in totals))
+    last = ""
+    for (shape, name), shown in cells.items():
         style = "bold" if name.startswith("export-lstm") else None
-        table.add_row(name, *(shown.get(column, "") for column in columns), style=style)
+        labels = [name] if one else [name, shape if shape != last else ""]
+        table.add_row(*labels, *(shown.get(total, "") for total in totals), style=style)
+        last = shape
     return table
 
 

@@ -48,7 +48,7 @@ QUICK = (c.Shape(16, 32), c.Shape(64, 128), c.Shape(128, 256))
 SAME = 1e-4
 """How far two contenders' numbers may be apart."""
 
-BUILD_LIMIT, CALL_LIMIT, TURN_LIMIT = 25.0, 60.0, 3.0
+BUILD_LIMIT, CALL_LIMIT, TURN_LIMIT = 60.0, 20.0, 2.0
 """Seconds to build a file, to open it and make its first call, and of timing after which it takes no more turns."""
 
 
@@ -56,20 +56,15 @@ class Files:
     """The contenders' files, each built when it is first asked for."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._builder: Worker | None = None
-        self._slow: dict[str, str] = {}
-        for folder in root.glob("files-*"):
-            if folder != self._folder:
-                shutil.rmtree(folder)
-
-    @property
-    def _folder(self) -> Path:
-        """The folder for this code and these packages."""
+        """Keep them in a folder for this code and these packages; those of others are removed."""
         code = [*(ROOT / "exporter").rglob("*.py"), *(ROOT / "signatures").rglob("*.py"), Path(c.__file__)]
         versions = [importlib.metadata.version(package) for package in PACKAGES]
         stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code)) + repr(versions).encode())
-        return self._root / f"files-{stamp.hexdigest()[:12]}"
+        self._folder = root / f"files-{stamp.hexdigest()[:12]}"
+        self._builder: Worker | None = None
+        for folder in root.glob("files-*"):
+            if folder != self._folder:
+                shutil.rmtree(folder)
 
     def path(self, contender: c.Contender, problem: c.Problem) -> Path:
         """Return a contender's file, building it if need be.
@@ -81,17 +76,17 @@ class Files:
         failed = path.with_name(f"{path.name}.failed")
         if failed.exists():
             raise ExportLSTMError(failed.read_text())
-        if contender.build is None or path.exists():
-            return path
-        key = f"{contender.name} {problem.shape} {problem.batch}"
-        if "total" in contender.needs and key in self._slow:
-            raise ExportLSTMError(self._slow[key])
-        try:
-            self._build(partial(c.built, contender, problem, path))
-        except ExportLSTMError as error:
-            self._slow[key] = f"not built for T={problem.total}: {error}"
-            failed.write_text(self._slow[key])
-            raise ExportLSTMError(self._slow[key]) from None
+        if contender.longest is not None and problem.total > contender.longest:
+            raise ExportLSTMError(
+                f"not built: over {contender.longest} steps it takes half a minute or more to convert"
+            )
+        if contender.build is not None and not path.exists():
+            try:
+                self._build(partial(c.built, contender, problem, path))
+            except ExportLSTMError as error:
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                failed.write_text(f"not built: {error}")
+                raise ExportLSTMError(failed.read_text()) from None
         return path
 
     def large(self) -> Path:
@@ -260,8 +255,14 @@ def measure(shapes: Sequence[c.Shape], only: Sequence[str], quick: bool, console
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=len(jobs))
-            for label, run in jobs:
-                run(lambda text, label=label: progress.update(task, description=f"{label}: {text}"))
+            for done, (label, run) in enumerate(jobs):
+                if not console.is_terminal:
+                    console.print(f"{done + 1}/{len(jobs)} {label}", markup=False)
+
+                def tell(text: str, label: str = label) -> None:
+                    progress.update(task, description=f"{label}: {text}")
+
+                run(tell)
                 progress.advance(task)
     finally:
         files.close()
