@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test bench bench-quick lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -28,6 +28,12 @@ demo: $(STAMP) ## export the speech model three ways, prove it, stream a recordi
 
 test: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest
+
+bench: $(STAMP) ## measure against the peers side by side, half an hour on an idle machine
+	@$(BIN)/python benchmarks/run.py
+
+bench-quick: $(STAMP) ## the same in three minutes: some shapes, up to 960 time steps
+	@$(BIN)/python benchmarks/run.py --quick
 
 lint: $(STAMP) ## check style and architecture
 	@$(BIN)/ruff check .
@@ -53,7 +59,7 @@ dist: $(STAMP) ## build the wheel and the source distribution into dist/
 
 lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --group dev pyproject.toml --output-file requirements.lock
+	  --group dev --group bench pyproject.toml --output-file requirements.lock
 
 clean: ## remove everything that make made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

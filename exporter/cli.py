@@ -1,4 +1,4 @@
-"""The command line: `export-lstm MODEL --to tflite`, and check, golden and inspect beside it.
+"""The command line: `export-lstm MODEL --to tflite`, and check, golden, inspect and bench beside it.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or parity failed, 2 usage.
 Nothing heavy is imported before a command runs, so that --help answers at once.
@@ -53,6 +53,21 @@ class Extent(click.ParamType[Any]):
         if not str(value).isdigit() or not 1 <= int(value) <= MOST:
             self.fail(f"{value!r} is not a number from 1 to {MOST}, nor 'any'.", param, ctx)
         return int(value)
+
+
+class Counts(click.ParamType[Any]):
+    """One or several numbers of at least 1, separated by commas."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Return the numbers."""
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdigit() and 1 <= int(part) <= MOST for part in parts):
+            self.fail(f"{value!r} is not a number from 1 to {MOST}, nor several separated by commas.", param, ctx)
+        return [int(part) for part in parts]
 
 
 class Listed(click.ParamType[Any]):
@@ -229,6 +244,38 @@ def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -
             click.echo(json.dumps(facts, indent=2))
         elif not quiet:
             tables.print_facts(facts)
+
+
+@main.command()
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...", type=click.Path(path_type=Path))
+@click.option(
+    "--time",
+    "times",
+    multiple=True,
+    type=Counts(),
+    help="Time steps of a sequence call; several by commas or repeated.  [default: 16,96,960, or as fixed]",
+)
+@click.option("--batch", type=click.IntRange(1, MOST), help="Samples a call.  [default: 1, or as fixed]")
+@common
+def bench(
+    artifacts: tuple[Path, ...],
+    times: tuple[list[int], ...],
+    batch: int | None,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Time ARTIFACTs side by side, each in a process of one thread, and compare them with the first."""
+    with running(verbose, quiet) as progress:
+        from .bench import bench as run
+
+        timings = run(artifacts, [total for each in times for total in each], batch, progress)
+        from . import tables
+
+        if as_json:
+            click.echo(json.dumps([tables.timing_facts(each) for each in timings], indent=2))
+        elif not quiet:
+            tables.print_timings(timings)
 
 
 def _check(artifact: Path, case: Path | None) -> Any:

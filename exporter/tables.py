@@ -13,6 +13,7 @@ from signatures.contract import Contract
 from signatures.ports import Port, show
 
 if TYPE_CHECKING:
+    from .bench import Timing
     from .pipeline import Artifact, Opened
 
 Facts = dict[str, Any]
@@ -96,6 +97,21 @@ def runner_facts(runner: Runner, path: Path) -> Facts:
         "outputs": list(runner.contract.outputs),
         "ops": ops,
         "signatures": _signature_facts(runner.contract),
+    }
+
+
+def timing_facts(timing: "Timing") -> Facts:
+    """Return how long a call takes as plain data, microseconds."""
+    compared = timing.ratio
+    return {
+        "artifact": str(timing.artifact),
+        "signature": timing.signature,
+        "batch": timing.batch,
+        "time": timing.total,
+        "us_per_call": round(1e6 * timing.seconds, 3),
+        "us_per_step": round(1e6 * timing.seconds / timing.total, 3),
+        "ratio": None if compared is None else round(compared.median, 4),
+        "ratio_quartiles": None if compared is None else [round(compared.low, 4), round(compared.high, 4)],
     }
 
 
@@ -203,6 +219,29 @@ def print_facts(facts: Facts) -> None:
             else ", ".join(f"{n} {op}" for op, n in ops.items())
         )
         console.print(f"Ops: {told}", markup=False)
+
+
+def print_timings(timings: Sequence["Timing"]) -> None:
+    """Print what a call and a time step take, and how they compare with the first artifact."""
+    table = _table("artifact", "signature", "batch >", "time >", "us a call >", "us a step >", "to the first >", "")
+    last = None
+    for each in timings:
+        if last not in (None, (each.signature, each.total)):
+            table.add_row()
+        last = each.signature, each.total
+        table.add_row(
+            str(each.artifact),
+            each.signature,
+            str(each.batch),
+            str(each.total),
+            f"{1e6 * each.seconds:,.1f}",
+            f"{1e6 * each.seconds / each.total:,.2f}",
+            "" if each.ratio is None else f"{each.ratio.median:.2f}",
+            "" if each.ratio is None else f"{each.ratio.low:.2f} to {each.ratio.high:.2f}",
+        )
+    console = _console()
+    console.print(table)
+    console.print("One thread each, side by side; ratios are medians over the turns, with their quartiles.")
 
 
 def _table(*columns: str) -> Table:

@@ -39,6 +39,7 @@ def test_a_heavy_import_would_be_seen():
         ("signatures.runtimes", HEAVY | {"click", "rich", "exporter"}),
         ("exporter", HEAVY),
         ("exporter.cli", HEAVY),
+        ("exporter.bench", HEAVY),
     ],
 )
 def test_an_import_is_light(module, unwanted):

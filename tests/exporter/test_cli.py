@@ -21,7 +21,7 @@ from signatures import Case
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 F, U = 3, 4
-COMMANDS = ("export", "check", "golden", "inspect")
+COMMANDS = ("export", "check", "golden", "inspect", "bench")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,389 @@
+"""Time artifacts side by side: a process of one thread each, taking turns, so that noise meets all of them alike.
+
+A turn is a short burst of calls in each process, one process after the other. Ratios are taken turn by turn; what is
+told is their median. A call is the runtime's own, on tensors that are set once: no Python around it is timed that could
+be left out. TensorFlow is imported only in the process of a SavedModel.
+"""
+
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from signatures import Contract, Signature
+from signatures.errors import ArtifactError, ExportLSTMError, FeedError, one_line
+from signatures.ports import Array, Feeds
+from signatures.runtimes import open as open_runner
+from signatures.runtimes import target_of
+
+Call = Callable[[], object]
+Opener = Callable[[], tuple[Call | None, Any]]
+
+TIMES = (16, 96, 960)
+TURNS = 9
+BURST = 0.03
+"""Seconds of a turn; at least one call."""
+
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
+)
+
+
+class Worker:
+    """A process of its own: it opens what it is given, then repeats the call."""
+
+    def __init__(self, variables: Mapping[str, str] = ONE_THREAD) -> None:
+        """Start the process with these environment variables besides those there are."""
+        import multiprocessing
+
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far,), daemon=True)
+        with _environment(variables):
+            self._process.start()
+        far.close()
+
+    def ask(self, request: Opener | float) -> None:
+        """Send a request and don't wait: an opener to run, or for how many seconds to repeat the call it gave."""
+        with contextlib.suppress(OSError):  # the process has died: `answer` tells
+            self._pipe.send(request)
+
+    def answer(self, limit: float | None = None) -> Any:
+        """Wait for the answer: what the opener told besides its call, or the median seconds of a call.
+
+        Args:
+            limit: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: When there is no answer by then; the process is ended.
+            ExportLSTMError: What went wrong in the process, in one line.
+        """
+        try:
+            reply = self._pipe.recv() if self._pipe.poll(limit) else None
+        except (EOFError, OSError):
+            raise ExportLSTMError("its runtime crashed on it") from None
+        if reply is None:
+            self.close()
+            raise TimeoutError(f"no answer within {limit:g} s")
+        told, error = reply
+        if error is not None:
+            raise error
+        return told
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _serve(pipe: Any) -> None:
+    """Answer requests until the other end closes."""
+    call: Call | None = None
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if callable(request):
+                call = None  # let go of the last one first
+                call, told = request()
+            else:
+                assert call is not None
+                told = burst(call, request)
+            pipe.send((told, None))
+        except ExportLSTMError as error:
+            pipe.send((None, error))
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is told in one line
+            pipe.send((None, ExportLSTMError(one_line(error))))
+
+
+def burst(call: Call, seconds: float) -> float:
+    """Repeat a call for some time and return its median seconds."""
+    took = []
+    end = time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        took.append(now - start)
+        if now >= end:
+            return statistics.median(took)
+
+
+def take_turns(workers: Sequence[Worker], turns: int = TURNS, most: float | None = None) -> list[list[float]]:
+    """Let workers that have opened something repeat their calls in turn.
+
+    Args:
+        workers: Each process; which one is first changes from turn to turn.
+        turns: How many.
+        most: Seconds after which a worker takes no further turn, so that slow calls have fewer.
+
+    Returns:
+        For each worker the seconds of a call, one number a turn.
+    """
+    seconds: list[list[float]] = [[] for _ in workers]
+    spent = [0.0] * len(workers)
+    for turn in range(turns):
+        for k in [(turn + k) % len(workers) for k in range(len(workers))]:
+            if most is not None and spent[k] > most:
+                continue
+            start = time.monotonic()
+            workers[k].ask(BURST)
+            seconds[k].append(workers[k].answer())
+            spent[k] += time.monotonic() - start
+    return seconds
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How much longer one call takes than another: the median over the turns, and its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
+    """Compare two that took turns, turn by turn as far as both did."""
+    each = sorted(a / b for a, b in zip(ours, peer, strict=False))
+    quarter = (len(each) - 1) // 4
+    return Ratio(statistics.median(each), each[quarter], each[-1 - quarter])
+
+
+def open_tflite(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
+    """Open a signature of a TFLite file; feeds are by name, or one array for the only input.
+
+    Returns:
+        What is timed, and the outputs of the first call.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path), num_threads=1).get_signature_runner(signature)
+    outputs = runner(**_named(feeds, runner.get_input_details()))
+    # What a runner's call and Interpreter.invoke come down to, without setting and copying tensors.
+    return partial(runner._interpreter_wrapper.Invoke, runner._subgraph_index), outputs
+
+
+def open_onnx(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
+    """Open an ONNX file, inputs and outputs bound once; see open_tflite. One graph serves every signature."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for name, array in _named(feeds, [value.name for value in session.get_inputs()]).items():
+        binding.bind_cpu_input(name, array)
+    names = [value.name for value in session.get_outputs()]
+    for name in names:
+        binding.bind_output(name)
+    session.run_with_iobinding(binding)
+    outputs = dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+    return partial(session.run_with_iobinding, binding), outputs
+
+
+def open_savedmodel(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
+    """Open a signature of a SavedModel folder; see open_tflite."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    function = loaded.signatures[signature]
+    tensors = {
+        name: tf.constant(array) for name, array in _named(feeds, function.structured_input_signature[1]).items()
+    }
+    outputs = {name: value.numpy() for name, value in function(**tensors).items()}
+
+    def call(_keep_alive: object = loaded) -> object:
+        return function(**tensors)
+
+    return call, outputs
+
+
+OPENERS = {"tflite": open_tflite, "onnx": open_onnx, "savedmodel": open_savedmodel}
+
+
+def _named(feeds: Feeds | Array, names: Any) -> dict[str, Array]:
+    """Return the feeds of the inputs there are; a lone array is that of the only one."""
+    if isinstance(feeds, Mapping):
+        return {name: feeds[name] for name in names if name in feeds}
+    [name] = names
+    return {name: feeds}
+
+
+def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dict[str, Array]:
+    """Draw feeds: random inputs, zero state, every step valid.
+
+    Args:
+        signature: What is fed.
+        dims: Dimensions that are fixed; all others count time steps.
+        total: How many of them.
+    """
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for port in signature.inputs:
+        shape = [d if isinstance(d, int) else dims.get(d, total) for d in port.shape]
+        if port.role == "state":
+            feeds[port.name] = np.zeros(shape, port.dtype)
+        elif port.role == "lengths":
+            feeds[port.name] = np.full(shape, total, port.dtype)
+        elif np.issubdtype(np.dtype(port.dtype), np.integer):
+            feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
+        else:
+            feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
+    return feeds
+
+
+def open_artifact(
+    path: Path, contract: Contract, signature: str, batch: int, total: int
+) -> tuple[Call, dict[str, Array]]:
+    """Open a signature of an artifact of ours on random feeds; see open_tflite."""
+    [(target, info)] = contract.artifacts.items()
+    called = contract.signatures[signature]
+    feeds = draw_feeds(called, {"batch": batch, **info.dims, **called.dims}, total)
+    called.check_feeds(feeds, info.dims)
+    return OPENERS[target](path, signature, feeds)
+
+
+def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, total: int) -> tuple[Call, None]:
+    """Open an artifact and tell nothing but that it runs: outputs stay where they are."""
+    return open_artifact(path, contract, signature, batch, total)[0], None
+
+
+def _read_contract(path: Path) -> tuple[None, Contract]:
+    return None, open_runner(path).contract
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one signature of one artifact takes.
+
+    Attributes:
+        artifact: Its path.
+        total: Time steps a call.
+        seconds: Of one call, the median over all turns.
+        ratio: To the first artifact of the same signature and number of steps; None for that one itself.
+    """
+
+    artifact: Path
+    signature: str
+    batch: int
+    total: int
+    seconds: float
+    ratio: Ratio | None
+
+
+def bench(
+    paths: Sequence[Path],
+    times: Sequence[int] = (),
+    batch: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Timing]:
+    """Time artifacts side by side: `sequence` for each number of time steps, and `step`.
+
+    Args:
+        paths: What export-lstm wrote, of any target.
+        times: Time steps of a `sequence` call; empty for what the artifact is fixed to, else 16, 96 and 960.
+        batch: Samples a call; None for what the artifacts are fixed to, else 1.
+        progress: Called with what is being timed.
+
+    Raises:
+        ArtifactError: When a path isn't an artifact of ours or its runtime can't run it.
+        FeedError: When an artifact is fixed to another number of samples or time steps.
+    """
+    for path in paths:
+        target_of(path)
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for _ in paths:
+            workers.append(Worker())
+            stack.callback(workers[-1].close)
+        progress("opening")
+        contracts = _all(workers, paths, [partial(_read_contract, path) for path in paths])
+        samples = _batch(paths, contracts, batch)
+        calls: dict[tuple[str, int], list[int]] = {}
+        for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):
+            for key in _calls(path, contract, times):
+                calls.setdefault(key, []).append(k)
+        timings = []
+        for (signature, total), taking in sorted(calls.items()):
+            progress(f"timing {signature} of {total}")
+            chosen = [workers[k] for k in taking]
+            openers = [partial(_time_artifact, paths[k], contracts[k], signature, samples, total) for k in taking]
+            _all(chosen, [paths[k] for k in taking], openers)
+            seconds = take_turns(chosen)
+            for k, own in zip(taking, seconds, strict=True):
+                compared = None if k == taking[0] else ratio(own, seconds[0])
+                timings.append(Timing(paths[k], signature, samples, total, statistics.median(own), compared))
+        return timings
+
+
+def _all(workers: Sequence[Worker], paths: Sequence[Path], openers: Sequence[Opener]) -> list[Any]:
+    """Let each worker run its opener, all at once, and return what they tell."""
+    for worker, opener in zip(workers, openers, strict=True):
+        worker.ask(opener)
+    told = []
+    for worker, path in zip(workers, paths, strict=True):
+        try:
+            told.append(worker.answer())
+        except ExportLSTMError as error:
+            text = str(error)
+            known = type(error) if isinstance(error, (ArtifactError, FeedError)) else ArtifactError
+            raise known(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    return told
+
+
+def _batch(paths: Sequence[Path], contracts: Sequence[Contract], asked: int | None) -> int:
+    """Return the samples a call that every artifact takes."""
+    batch, by = asked, ""
+    for path, contract in zip(paths, contracts, strict=True):
+        [info] = contract.artifacts.values()
+        fixed = info.dims.get("batch")
+        if fixed is not None and batch not in (None, fixed):
+            wanted = f"{by} of {batch}" if by else f"{batch} was asked"
+            raise FeedError(f"{path}: it runs batches of {fixed}, {wanted}. Time artifacts of one batch size.")
+        if fixed is not None and batch is None:
+            batch, by = fixed, str(path)
+    return batch or 1
+
+
+def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Return the calls of an artifact to be timed: signature, time steps."""
+    [info] = contract.artifacts.values()
+    for name, signature in contract.signatures.items():
+        sizes = {**info.dims, **signature.dims}
+        axes = {str(port.shape[1]) for port in signature.inputs if port.timed}
+        fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
+        if axes - set(sizes):
+            yield from ((name, total) for total in times or TIMES)
+        elif name == "step" or set(times) <= {fixed}:
+            yield name, fixed
+        else:
+            other = next(total for total in times if total != fixed)
+            raise FeedError(
+                f"{path}: it runs {fixed} time step(s) a call; {other} was asked. "
+                "Leave --time out, or export it with --time any."
+            )
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for what is started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
