@@ -59,7 +59,7 @@ dist: $(STAMP) ## build the wheel and the source distribution into dist/
 
 lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --group dev --group bench pyproject.toml --output-file requirements.lock
+	  --group dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove everything that make made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -187,7 +187,8 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
         if "step" in signatures:
             stepped = feeds if total <= LONG else first
             calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [1] * total))))
-        if "sequence" in signatures and "time" not in runner.dims:  # a fixed one would be run step by step again
+        by_steps = "sequence" not in signatures or "time" in runner.dims  # which was just done
+        if not by_steps or "step" in signatures and total <= LONG:
             calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
     return calls
 
