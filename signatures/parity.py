@@ -188,7 +188,7 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
             stepped = feeds if total <= LONG else first
             calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [1] * total))))
         by_steps = "sequence" not in signatures or "time" in runner.dims  # which was just done
-        if not by_steps or "step" in signatures and total <= LONG:
+        if not by_steps or ("step" in signatures and total <= LONG):
             calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
     return calls
 
@@ -232,7 +232,6 @@ def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[
 
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     """A stream that was used and reset gives bit for bit what a new one gives."""
-
     signature = next(iter(runner.contract.signatures.values()))
     free = "time" not in runner.dims or "step" in runner.contract.signatures
 
