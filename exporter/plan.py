@@ -45,12 +45,12 @@ class Schedule:
     blocks: tuple[int, ...]
 
 
-STEP_BY_STEP = Schedule(1, (14, 112, 1792))
+STEP_BY_STEP = Schedule(1, (14, 112, 560))
 """For any cell and any number of samples."""
 
 SCHEDULES = {
     64 << 10: Schedule(8, (112, 896)),
-    256 << 10: Schedule(2, (14, 112, 1792)),
+    256 << 10: Schedule(2, (14, 112, 560)),
     1 << 62: STEP_BY_STEP,
 }
 """Bytes of the recurrent kernel, up to which -> how TFLite runs a sequence of one sample.
@@ -60,7 +60,8 @@ unroll   A turn of a loop costs about 1 us, which eight steps of 32 units share.
          they are to take a quarter of a core's level 2 cache (512 kB of 2 MB; with two copies of 1 MB a step takes
          twice as long), since the block's outputs and the input kernel want to be there too.
 blocks   A turn copies what its loop carries twice: the outputs of its block. Entering a loop costs 5 us and 1 us a step
-         unrolled. So the inner block is short where the step is long, and each further one 8 to 16 times as long.
+         unrolled. So the inner block is short where the step is long, and each further one 5 to 8 times as long; the
+         outermost one is what a sequence takes in memory twice, so it is no longer than T = 10 000 needs.
          Multiples of 14: XNNPACK's matrix products take seven rows at a time with AVX-512.
 
 Measured with LiteRT 2.3 on one core of an Intel Xeon (Sapphire Rapids); `make bench` measures it again.

@@ -52,12 +52,10 @@ def lower(
     sizes = [size // unroll for size in whole] or [-(-total // unroll)]  # in groups
     marks = _marks(x, unroll, batch, len(first.shape), known=total is not None)
     shape = [-1, rows, *first.shape[1:]] if batch else None
-    buffers = [_blank(marks[:size], shape, first) for size in sizes]
-    if whole:
-        buffers.append(_blank(marks, shape, first))
-    for k in range(1, len(buffers)):  # the last block of each may stick out
-        buffers[k] = tf.concat([buffers[k], buffers[k - 1]], axis=0)
-    offsets = _offsets(marks[: sizes[0]], sizes[0] if total is not None else None, unroll)
+    groups = [marks[:size] for size in sizes] + ([marks] if whole else [])
+    offsets = _offsets(groups[0], sizes[0] if total is not None else None, unroll)
+    for k in range(1, len(groups)):  # the last block of each level may stick out
+        groups[k] = tf.concat([groups[k], groups[k - 1]], axis=0)
     # Inside a group T may end, so the states of all its steps are kept, and the one at T is taken at the end.
     keep = unroll > 1 and (total is None or total % unroll > 0)
     carried = [tf.concat([state] * unroll, axis=0) for state in states] if keep else list(states)
@@ -81,21 +79,23 @@ def lower(
             states = [_joined(list(steps)) for steps in zip(*every[1:], strict=True)] if keep else states
             return j + 1, buffer, *states, *([output] if recurrence.output is None else [])
 
-        groups = (tf.minimum(last - base, sizes[0] * unroll - 1) + unroll) // unroll
-        return list(tf.while_loop(lambda j, *_: j < groups, group, (tf.constant(0), buffers[0], *carried))[1:])
+        turns = (tf.minimum(last - base, sizes[0] * unroll - 1) + unroll) // unroll
+        start = (tf.constant(0), _blank(groups[0], shape, first), *carried)
+        return list(tf.while_loop(lambda j, *_: j < turns, group, start)[1:])
 
     def level(k: int, base: Tensor, carried: list[Tensor]) -> list[Tensor]:
         """Run block k of the nest from step `base`, by blocks of the level below."""
         if k == 0:
             return block(base, carried)
         inner = whole[k - 1]
-        turns = steps if k == len(whole) else tf.minimum(steps - base, whole[k])
+        ahead = steps if k == len(whole) else tf.minimum(steps - base, whole[k])
 
         def turn(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             part, *now = level(k - 1, base + j * inner, list(carried))
             return j + 1, _put(buffer, part, j * (inner // unroll)), *now
 
-        return list(tf.while_loop(lambda j, *_: j * inner < turns, turn, (tf.constant(0), buffers[k], *carried))[1:])
+        start = (tf.constant(0), _blank(groups[k], shape, first), *carried)
+        return list(tf.while_loop(lambda j, *_: j * inner < ahead, turn, start)[1:])
 
     start = [*carried, *([first] if recurrence.output is None else [])]
     outputs, *carried = level(len(whole), tf.constant(0), start)
