@@ -21,6 +21,7 @@ from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 from signatures.golden import ROUNDINGS
 
 from .outputs import TARGETS
+from .plan import CHOICES
 
 MOST = 1_000_000
 """The largest fixed number of samples or time steps."""
@@ -136,10 +137,10 @@ def main() -> None:
 @click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
 @click.option(
     "--lowering",
-    type=click.Choice(["auto", "unrolled", "loop"]),
+    type=click.Choice(CHOICES),
     default="auto",
     show_default=True,
-    help="How tflite runs a sequence.",
+    help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
 @in_dtype
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")

@@ -26,7 +26,7 @@ from signatures.ports import Array, Signature
 from . import outputs
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import TYPES, Choice, check_types, describe, plan
+from .plan import CHOICES, TYPES, Choice, check_types, describe, plan
 
 if TYPE_CHECKING:
     from .model import Model
@@ -148,7 +148,7 @@ def export(
         time: Time steps of a `sequence` call, or "any"; None means as the model declares.
         signatures: "sequence", "step" or both; None means all the model can have.
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.
-        lowering: How tflite runs a sequence: "auto", "unrolled" or "loop".
+        lowering: How a sequence is run: "auto"; tflite: "unrolled" or "loop"; savedmodel: "xla".
         dtype: The type to compute in; None means each layer's own. 16-bit floats are float32 at the ports.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
@@ -306,8 +306,8 @@ def _check_options(
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
     if dtype not in (None, *TYPES["savedmodel"]):
         raise ValueError(f"dtype={dtype!r}: give {', '.join(TYPES['savedmodel'])} or None")
-    if lowering not in ("auto", "unrolled", "loop"):
-        raise ValueError(f"lowering={lowering!r}: give auto, unrolled or loop")
+    if lowering not in CHOICES:
+        raise ValueError(f"lowering={lowering!r}: give {', '.join(CHOICES)}")
 
 
 def _targets(to: str | Sequence[str]) -> list[str]:

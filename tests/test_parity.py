@@ -133,6 +133,13 @@ def test_savedmodel_serves_without_state(exported, golden_folder):
     np.testing.assert_allclose(serve(x=tf.constant(x))["y"], model(x), atol=1e-6)
 
 
+def test_xla_where_it_is_asked_for(tmp_path, golden_folder):
+    [artifact] = export(golden_folder / "masked" / "model.keras", "savedmodel", f"{tmp_path}/", lowering="xla", time=7)
+    assert artifact.parity.ok
+    assert "XLA" in artifact.contract.artifacts["savedmodel"].lowerings["low"]
+    assert artifact.ops["BlockLSTMV2"] == 2  # of the step's two layers; sequences have none
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_fixed_time(target, tmp_path, golden_folder):
     """A fixed number of time steps binds `sequence` alone: `step` and streams still run."""

@@ -5,6 +5,7 @@ native     ONNX's own LSTM, GRU and RNN ops                  onnx, activations t
 unrolled   one copy of the step for each time step           one step; tflite with a short fixed T
 loop       two nested loops over blocks of time steps        tflite, any T
 scan       one TensorFlow loop over the time steps           savedmodel and onnx, everything else
+xla        the same, compiled by XLA                         savedmodel, where it is asked for
 """
 
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..plan import Plan
 from ..recurrence import Recurrence
-from . import block, loop, scan, unrolled
+from . import block, loop, scan, unrolled, xla
 from .masking import silence, started
 
 
@@ -43,7 +44,7 @@ class Lowering(Protocol):
         """
 
 
-LOWERINGS: dict[str, Lowering] = {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan}
+LOWERINGS: dict[str, Lowering] = {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan, "xla": xla}
 """What plan.py may choose by name; native is the ONNX target's own, see there."""
 
 

@@ -33,7 +33,7 @@ def ops(path: Path) -> Counter[str]:
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
     """Require one BlockLSTMV2 per call that has it, and a time loop for the others only; see Target.faults."""
-    blocks, loops = (sum(plan.lowering == name for _, plan in planned) for name in ("block", "scan"))
+    blocks, loops = (sum(plan.lowering in names for _, plan in planned) for names in (("block",), ("scan", "xla")))
     found = (
         [] if loops else [f"it holds {ops[op]} {op} op(s); there should be no loop" for op in sorted(LOOPS & set(ops))]
     )

@@ -10,7 +10,7 @@ from keras import layers
 
 from exporter import reference
 from exporter.layers import convert
-from exporter.lowerings import LOWERINGS, block, loop, native, scan, unrolled
+from exporter.lowerings import LOWERINGS, block, loop, native, scan, unrolled, xla
 from exporter.plan import STEP_BY_STEP, Schedule
 from exporter.recurrence import Recurrence
 
@@ -75,7 +75,8 @@ KINDS = {
     "conv 2d": (lambda: converted(layers.ConvLSTM2D(2, (3, 2), dilation_rate=(1, 2)), (5, 6, F)), (5, 6, F)),
     "conv 3d": (lambda: converted(layers.ConvLSTM3D(2, 2), (3, 4, 3, 2)), (3, 4, 3, 2)),
 }
-PAIRS = [(kind, name) for kind in KINDS for name in LOWERINGS if name != "block" or kind == "lstm"]
+NAMES = [name for name in LOWERINGS if name != "xla"]  # which compiles anew for each size
+PAIRS = [(kind, name) for kind in KINDS for name in NAMES if name != "block" or kind == "lstm"]
 
 
 @pytest.fixture(scope="module")
@@ -151,18 +152,28 @@ def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, 
 
 def test_every_kind_of_layer_is_tried(recurrences):
     assert {each.kind for each in recurrences.values()} == set(Recurrence.__annotations__["kind"].__args__)
-    assert {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan} == LOWERINGS
+    assert {"block": block, "unrolled": unrolled, "loop": loop, "scan": scan, "xla": xla} == LOWERINGS
 
 
 @pytest.mark.parametrize("kind", ["none", "holes", "a whole row"])
 @pytest.mark.parametrize("total", TOTALS)
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_lowering_of_an_lstm_gives_what_the_reference_gives(recurrences, weights, name, rows, total, kind):
     recurrence = recurrences["lstm"]
     x, states = feeds(recurrence, rows, total)
     mask = drawn_mask(kind, rows, total)
     got = run(name, recurrence, x, states, mask, weights["lstm", name])
+    close(got, reference.run(recurrence, x, states, mask))
+
+
+@pytest.mark.parametrize("masked", ["none", "a whole row"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "stack", "cell", "conv 2d"])
+def test_xla_gives_what_the_reference_gives(recurrences, weights, kind, masked):
+    recurrence = recurrences[kind]
+    x, states = feeds(recurrence, 3, 9, KINDS[kind][1])
+    mask = drawn_mask(masked, 3, 9)
+    got = run("xla", recurrence, x, states, mask, weights[kind, "scan"])
     close(got, reference.run(recurrence, x, states, mask))
 
 
@@ -177,7 +188,7 @@ def test_a_lowering_gives_what_the_reference_gives(recurrences, weights, kind, n
     close(got, reference.run(recurrence, x, states, mask))
 
 
-GRAPHS = [("lstm", name) for name in LOWERINGS if name != "unrolled"]
+GRAPHS = [("lstm", name) for name in NAMES if name != "unrolled"]
 GRAPHS += [(kind, name) for kind in ("gru", "stack", "cell", "conv 1d", "conv 3d") for name in ("loop", "scan")]
 
 
@@ -229,7 +240,7 @@ def test_a_lowering_can_be_run_in_pieces(recurrences, weights, kind, name):
 
 
 @pytest.mark.parametrize("option", ["reverse", "zero_masked"])
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_direction_and_zeros_are_seen_to_by_the_caller(recurrences, weights, name, option):
     x, states = feeds(recurrences["lstm"], 3, 7)
     args = x, states, drawn_mask("holes", 3, 7), weights["lstm", name]

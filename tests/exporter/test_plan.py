@@ -1,5 +1,7 @@
 """Which lowering a recurrence gets in each target, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def sized(units, kind="lstm"):
         (64, 112, 8, ()),
         (64, 113, 8, (112,)),
         (65, None, 2, (14, 112, 560)),
-        (128, 960, 2, (14, 112)),
+        (128, 960, 2, (14, 112, 560)),
         (129, None, 1, (14, 112, 560)),
         (512, 14, 1, ()),
     ],
@@ -121,6 +123,23 @@ def test_unrolling_too_much_is_refused_with_a_way_out(steps, said):
         plan(LSTM, "tflite", steps, "unrolled")
     for each in (said, str(UNROLL_LIMIT), "--time", "--lowering loop"):
         assert each in str(refused.value)
+
+
+def test_xla_is_for_savedmodel_alone_and_not_for_one_step():
+    for made in (LSTM, sized(3, "gru")):
+        assert plan(made, "savedmodel", None, "xla").lowering == "xla"
+    assert plan(LSTM, "savedmodel", 1, "xla").lowering == "block"
+    assert plan(LSTM, "tflite", None, "xla").lowering == "loop"
+    assert plan(LSTM, "onnx", None, "xla").lowering == "native"
+
+
+def test_a_large_input_kernel_is_taken_out_of_the_loop():
+    """BlockLSTMV2 would read it on every step."""
+    for features, expected in ((192, "block"), (193, "scan")):
+        kernel = np.zeros((features, 4 * 256), np.float32)
+        chosen = plan(replace(LSTM, kernel=kernel), "savedmodel", None)
+        assert chosen.lowering == expected
+    assert "product" in chosen.reason
 
 
 def test_unrolled_is_for_tflite_alone():
