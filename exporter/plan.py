@@ -24,8 +24,8 @@ UNROLL_LIMIT = 256
 BLOCK_LIMIT = 768 << 10
 """Bytes of the input kernel up to which BlockLSTMV2 is quicker than a loop.
 
-It reads that kernel on every step, where the loop takes one product for all of them; but the loop's own ops cost 11 us a
-step. Measured with TensorFlow 2.21.
+It reads that kernel on every step, where the loop takes one product for all of them; but the loop's own ops cost 11 us
+a step. Measured with TensorFlow 2.21.
 """
 
 ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}

@@ -68,15 +68,14 @@ def lower(
 
         def group(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             states, output = [_split(state, unroll)[-1] if keep else state for state in carried[:count]], carried[-1]
-            each, every = _split(tf.gather(z, j), unroll), [states]
             valids = [None] * unroll if ok is None else _split(tf.gather(ok, j), unroll)
-            outputs = []
-            for step, now in zip(each, valids, strict=True):
+            outputs, after = [], []
+            for step, now in zip(_split(tf.gather(z, j), unroll), valids, strict=True):
                 output, states = advance(recurrence, step, states, output, now, w)
                 outputs.append(output)
-                every.append(states)
+                after.append(states)
             buffer = _put(buffer, _joined(outputs)[None], j)
-            states = [_joined(list(steps)) for steps in zip(*every[1:], strict=True)] if keep else states
+            states = [_joined(list(each)) for each in zip(*after, strict=True)] if keep else states
             return j + 1, buffer, *states, *([output] if recurrence.output is None else [])
 
         turns = (tf.minimum(last - base, sizes[0] * unroll - 1) + unroll) // unroll
