@@ -127,11 +127,10 @@ def test_the_block_boundaries_are_tried():
     assert {inner - 1, inner, inner + 1, outer + 1} <= set(TOTALS)
 
 
-@pytest.mark.parametrize("masked", ["none", "holes", "a whole row"])
-@pytest.mark.parametrize("total", [1, 3, 4, 5, 8, 9, 24, 26, 57])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("masked", ["none", "a whole row"])
+@pytest.mark.parametrize("total", [1, 4, 9, 24, 26, 57])
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize(("kind", "rows"), [("lstm", 1), ("gru", 3)])
 def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, known, rows, total, masked):
     """T ends inside a group, a block, both or neither; T is known when the graph is made, or not."""
     recurrence, w = recurrences[kind], weights[kind, "loop"]
