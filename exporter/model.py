@@ -70,7 +70,6 @@ class Model:
         for each in inputs:
             names.append(unique(identifier(each.name), [*names, LENGTHS]))
         self.types = rewrite.compute_types(model)
-        self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
         self.inputs = tuple(
             Input(name, each.shape, port_dtype(each.dtype)) for name, each in zip(names, inputs, strict=True)
         )
@@ -84,6 +83,9 @@ class Model:
         for path, layer in rewrite.repeated_layers(model):
             prefix = unique(identifier(path), [*self.layers, *self.repeated])
             self.repeated[prefix] = layer, layers.convert(layer, prefix)
+        for name, (_, recurrence) in {**self.layers, **self.repeated}.items():
+            self.types.setdefault(recurrence.dtype, name)  # a cell may compute in another type than its layer
+        self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
         self.timed: tuple[str, ...] = ()
         self._traced: dict[Any, Any] = {}
         inner = [layer for _, layer in rewrite.sublayers(model)]
@@ -122,11 +124,12 @@ class Model:
         run = partial(lowerings.run, chosen, recurrence, w=weights)
         if chosen.lowering == "block":
             return run(x, made.states, mask, made.continues)
-        key = id(recurrence), mask is None, made.continues
+        batch = x.shape[0]  # a cell may make tensors of its size
+        key = id(recurrence), batch, mask is None, made.continues
         if key not in self._traced:
-            specs = [tf.TensorSpec([None, None, *x.shape[2:]], x.dtype)]
-            specs += [tf.TensorSpec([None, *state.shape[1:]], state.dtype) for state in made.states]
-            specs += [] if mask is None else [tf.TensorSpec([None, None], tf.bool)]
+            specs = [tf.TensorSpec([batch, None, *x.shape[2:]], x.dtype)]
+            specs += [tf.TensorSpec(state.shape, state.dtype) for state in made.states]
+            specs += [] if mask is None else [tf.TensorSpec([batch, None], tf.bool)]
             count = len(made.states)
 
             def loop(x: Any, *rest: Any) -> tuple[Any, list[Any]]:
@@ -235,20 +238,21 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
             "  Supported: one argument, which may be a list or dict of tensors. Wrap the model to take a dict."
         )
     [(argument, shape)] = named.items()
+    open_time = partial(_open_time, dtype=model.compute_dtype)
     if isinstance(shape, dict):
         keys = sorted(shape)
-        return dict.fromkeys(keys, 0), [_open_time(key, shape[key]) for key in keys]
+        return dict.fromkeys(keys, 0), [open_time(key, shape[key]) for key in keys]
     if isinstance(shape[0], (tuple, list)):
-        return [0] * len(shape), [_open_time(f"{argument}_{k}", s) for k, s in enumerate(shape)]
+        return [0] * len(shape), [open_time(f"{argument}_{k}", s) for k, s in enumerate(shape)]
     holds_tokens = len(shape) == 2 and any(
         isinstance(layer, keras.layers.Embedding) for _, layer in rewrite.sublayers(model)
     )
-    return 0, [Input(argument, (None, None), "int32") if holds_tokens else _open_time(argument, shape)]
+    return 0, [Input(argument, (None, None), "int32") if holds_tokens else open_time(argument, shape)]
 
 
-def _open_time(name: str, shape: tuple[int | None, ...]) -> Input:
+def _open_time(name: str, shape: tuple[int | None, ...], dtype: str) -> Input:
     """Return an input of a subclassed model: the T of the data it was built on binds nobody."""
-    return Input(name, (None, None, *shape[2:]) if len(shape) > 2 else tuple(shape), "float32")
+    return Input(name, (None, None, *shape[2:]) if len(shape) > 2 else tuple(shape), dtype)
 
 
 def _named(model: Any, outputs: Any) -> list[tuple[str, Any]]:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import signatures as runtime
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
-from signatures.golden import Case
+from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Signature
 
 from . import outputs
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import CHOICES, TYPES, Choice, check_types, describe, plan
+from .plan import CHOICES, Choice, check_types, describe, plan
 
 if TYPE_CHECKING:
     from .model import Model
@@ -304,8 +304,8 @@ def _check_options(
 
     if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
-    if dtype not in (None, *TYPES["savedmodel"]):
-        raise ValueError(f"dtype={dtype!r}: give {', '.join(TYPES['savedmodel'])} or None")
+    if dtype not in (None, *ROUNDINGS):
+        raise ValueError(f"dtype={dtype!r}: give {', '.join(ROUNDINGS)} or None")
     if lowering not in CHOICES:
         raise ValueError(f"lowering={lowering!r}: give {', '.join(CHOICES)}")
 

@@ -1,8 +1,9 @@
 """Which lowering a recurrence gets, and why, in one sentence.
 
-A native op wherever the target has one that gives h and c: BlockLSTMV2 for an LSTM with tanh and sigmoid in SavedModel,
-LSTM, GRU and RNN in ONNX. TFLite has none that exposes its state, so a single step is unrolled there and a sequence
-runs in blocks of time steps, see SCHEDULES. What is left is one loop over the steps.
+A native op wherever the target's runtime has one for the type, that gives h and c: LSTM, GRU and RNN in ONNX; in
+SavedModel BlockLSTMV2 for an LSTM with tanh and sigmoid, unless its input kernel is so large that a loop is quicker.
+TFLite has none that exposes its state, so a single step is unrolled there and a sequence runs in blocks of time steps,
+see SCHEDULES. What is left is one loop over the steps.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from signatures.errors import UnsupportedModel
+from signatures.golden import ROUNDINGS
 
 from .activations import ACTIVATIONS
 from .recurrence import GATES, Recurrence
@@ -35,7 +37,7 @@ ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
 TYPES = {
     "tflite": ("float32",),  # its CPU kernels for matrix products take no other floats
     "onnx": ("float64", "float32", "float16"),  # ONNX Runtime has no CPU kernels for bfloat16
-    "savedmodel": ("float64", "float32", "float16", "bfloat16"),
+    "savedmodel": tuple(ROUNDINGS),
 }
 """Target -> the types that its runtime computes in."""
 
@@ -138,10 +140,11 @@ def _loops(recurrence: Recurrence, steps: int | None, batch: int | None) -> Plan
     grouped = batch == 1 and recurrence.kind in GATES
     chosen = next(each for limit, each in SCHEDULES.items() if size <= limit) if grouped else STEP_BY_STEP
     blocks = tuple(block for block in chosen.blocks if steps is None or block < steps)
-    reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {chosen.unroll} a turn"
-    if chosen.unroll > 1:
-        reason += f": {chosen.unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
-    return Plan("loop", reason, Schedule(chosen.unroll, blocks))
+    unroll = min(chosen.unroll, steps or chosen.unroll)
+    reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {unroll} a turn"
+    if unroll > 1:
+        reason += f": {unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
+    return Plan("loop", reason, Schedule(unroll, blocks))
 
 
 def check_types(types: Mapping[str, str], target: str) -> None:
@@ -155,7 +158,7 @@ def check_types(types: Mapping[str, str], target: str) -> None:
         UnsupportedModel: Naming a layer and the types that the target has.
     """
     for dtype, layer in types.items():
-        if dtype in TYPES["savedmodel"] and dtype not in TYPES[target]:
+        if dtype in ROUNDINGS and dtype not in TYPES[target]:
             raise UnsupportedModel(
                 f"layer {layer!r} computes in {dtype}, which the {target} runtime doesn't.\n"
                 f"  It has: {', '.join(TYPES[target])}. Export with --dtype float32 (dtype='float32' in Python) to"

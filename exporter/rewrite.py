@@ -25,6 +25,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, identifier, state_input, unique
+from signatures.errors import UnsupportedModel
 
 from .lowerings.cell import spread
 from .recurrence import Recurrence
@@ -324,12 +325,21 @@ def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> T
 
 @contextmanager
 def computing_in(model: Any, dtype: str) -> Iterator[None]:
-    """Have every layer and input of a model be of a type, whatever its policy; weights are cast as they are read."""
+    """Have every layer and input of a model be of a type, whatever its policy; weights are cast as they are read.
+
+    Raises:
+        UnsupportedModel: When a layer is quantized: its weights are no floats.
+    """
     with LOCK, ExitStack() as stack:
         layers = list(model._flatten_layers(include_self=True, recursive=True))
         graphs = [graph for layer in layers if isinstance(layer, keras.Model) and (graph := functional_of(layer))]
         for layer in [*layers, *graphs]:
             if layer.compute_dtype != dtype:
+                if layer.quantization_mode is not None:
+                    raise UnsupportedModel(
+                        f"layer {layer.name!r} is quantized ({layer.quantization_mode}): it can't compute in {dtype}.\n"
+                        f"  Export it at its own type, {layer.compute_dtype}, or from the model before quantize()."
+                    )
                 policy = keras.DTypePolicy(dtype)
                 policy._variable_dtype = layer.variable_dtype  # Keras casts weights where the two differ
                 stack.enter_context(_instance(layer, {"_dtype_policy": policy}))

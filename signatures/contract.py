@@ -81,7 +81,7 @@ class Contract:
                 target: ArtifactInfo(**{**value, "dims": _sizes(value["dims"])})
                 for target, value in data["artifacts"].items()
             }
-            if data["dtype"] not in ROUNDINGS:
+            if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")

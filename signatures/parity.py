@@ -1,8 +1,9 @@
 """Parity: run an artifact against a case, port by port, and hold it to the stream laws.
 
-Every run of a case is called four ways, and each must give the expected numbers, final states included: `sequence`
-(all T steps at once), `steps` (one by one), `chunks` (random lengths) and `repeat` (the same call again, bit for bit:
-no hidden state). `reset` then shows that a stream put back to zero state starts like a new one.
+Every run of a case is called in the ways the artifact has, and each must give the expected numbers, final states
+included: `sequence` (all T steps at once), `steps` (one by one), `chunks` (random lengths) and `repeat` (the same call
+again, bit for bit: no hidden state). `reset` then shows that a stream put back to zero state starts like a new one.
+`repeat`, `reset` and the steps of long runs are for the rows of one call.
 """
 
 import math

@@ -121,3 +121,9 @@ def test_bidirectional_halves_share_one_onnx_op(tmp_path):
     assert ops_of() == (1, 1)
     assert ops_of(backward_layer=other) == (1, 1)
     assert ops_of(layers.Masking()) == (1, 1)
+
+    x = Input((None, 3))
+    sequences, *states = layers.LSTM(4, return_sequences=True, return_state=True)(x)
+    back = layers.LSTM(4, go_backwards=True)(x, initial_state=states)  # which needs the other's end
+    [artifact] = export(keras.Model(x, [sequences, back]), "onnx", tmp_path / "linked.onnx")
+    assert artifact.ops["LSTM"] == 2

@@ -198,6 +198,65 @@ def test_a_model_computes_in_the_type_asked_for_whatever_its_weights_are_stored_
         assert not np.array_equal(h, h.astype(coarser).astype(h.dtype))
 
 
+def test_a_quantized_model_computes_in_its_own_type_only(tmp_path):
+    from signatures.errors import UnsupportedModel
+
+    model = keras.Sequential([Input((None, 8)), layers.LSTM(4, name="l"), layers.Dense(3, name="head")])
+    model.quantize("int8")
+    x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/")
+    got = signatures.open(artifact.path).stream(2).push(x)["head"]
+    np.testing.assert_allclose(got, model(x), atol=1e-5)
+    with pytest.raises(UnsupportedModel, match=r"is quantized \(int8\): it can't compute in float64"):
+        export(model, "savedmodel", f"{tmp_path}/", dtype="float64", force=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bits_hide_no_broken_law(dtype, tmp_path):
+    """A mean of a softmax's inputs moves little: less than 16-bit rounding may."""
+    stack = [layers.LSTM(4, return_sequences=True), layers.Dense(3, activation="tanh")]
+    stack += [layers.GlobalAveragePooling1D(name="mean"), layers.Dense(50, activation="softmax")]
+    model = keras.Sequential([Input((None, 3)), *stack])
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/", dtype=dtype)
+    assert list(artifact.contract.signatures) == ["sequence"]
+    assert "'mean'" in artifact.contract.step
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning")
+def test_a_cell_s_own_type_counts(tmp_path):
+    from signatures.errors import UnsupportedModel
+
+    model = keras.Sequential([Input((None, 3)), layers.RNN(layers.LSTMCell(4, dtype="float16"), name="rnn")])
+    with pytest.raises(UnsupportedModel, match="'rnn' computes in float16, which the tflite runtime doesn't"):
+        export(model, "tflite", f"{tmp_path}/")
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/")
+    assert artifact.contract.dtype == "float16"
+
+
+def test_outputs_that_are_no_floats_are_witnessed(tmp_path):
+    x = Input((None, 3))
+    y = layers.LSTM(4, return_sequences=True)(x)
+    model = keras.Model(x, {"hot": keras.ops.greater(y, 0.1), "y": y})
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/")
+    assert {port.name: port.dtype for port in artifact.contract.signatures["sequence"].outputs}["hot"] == "bool"
+
+
+class Sized(layers.Layer):
+    """A cell that makes a tensor as large as its batch, which must be known."""
+
+    state_size = 4
+
+    def call(self, x, states):
+        return states[0] + keras.ops.zeros([x.shape[0], 4]) + x[:, :1], [0.5 * states[0] + x[:, :1]]
+
+
+def test_a_cell_may_need_to_know_its_batch(tmp_path):
+    model = keras.Sequential([Input(batch_shape=(1, None, 5)), layers.RNN(Sized(), return_sequences=True)])
+    [artifact] = export(model, "tflite", f"{tmp_path}/")
+    assert artifact.parity.ok
+
+
 class Clipped(layers.Layer):
     """A cell whose output is its state only where that is small."""
 

@@ -1,9 +1,9 @@
 """How a recurrence becomes ops of one target: the same call, one module each.
 
-block      TensorFlow's BlockLSTMV2                          savedmodel, LSTM with tanh and sigmoid
-native     ONNX's own LSTM, GRU and RNN ops                  onnx, activations that ONNX has
+block      TensorFlow's BlockLSTMV2                          savedmodel, LSTM with tanh and sigmoid, small input kernel
+native     ONNX's own LSTM, GRU and RNN ops                  onnx, activations that ONNX has, float32 and float16
 unrolled   one copy of the step for each time step           one step; tflite with a short fixed T
-loop       two nested loops over blocks of time steps        tflite, any T
+loop       nested loops over blocks of time steps            tflite, any T
 scan       one TensorFlow loop over the time steps           savedmodel and onnx, everything else
 xla        the same, compiled by XLA                         savedmodel, where it is asked for
 """

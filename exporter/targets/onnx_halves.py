@@ -21,7 +21,7 @@ def join_halves(graph: Any) -> None:
     backward = [node for node in recurrent if _option(node, "direction") == b"reverse"]
     forward = [node for node in recurrent if _option(node, "direction") is None]
     for back in backward:
-        fit = next((node for node in forward if _alike(node, back)), None)
+        fit = next((node for node in forward if _alike(node, back) and not _linked(graph, node, back)), None)
         if fit is not None:
             forward.remove(fit)
             _join(graph, fit, back)
@@ -44,6 +44,25 @@ def _alike(first: Any, second: Any) -> bool:
         second.input[4],
         *(_option(second, name) for name in same),
     )
+
+
+def _linked(graph: Any, first: Any, second: Any) -> bool:
+    """Whether one of two nodes reads, by way of others, what the other gives: then they can't be one."""
+    made_by = {output: node for node in graph.node for output in node.output}
+
+    def reaches(node: Any, wanted: Any) -> bool:
+        waiting = [node]
+        seen: set[str] = set()
+        while waiting:
+            for name in _read(waiting.pop()) - seen:
+                seen.add(name)
+                maker = made_by.get(name)
+                if maker is wanted:
+                    return True
+                waiting += [maker] if maker is not None else []
+        return False
+
+    return reaches(first, second) or reaches(second, first)
 
 
 def _join(graph: Any, fore: Any, back: Any) -> None:

@@ -1,4 +1,4 @@
-"""SavedModel: TensorFlow graphs with BlockLSTMV2, and `serving_default` for servers that know no state."""
+"""SavedModel: TensorFlow graphs, a recurrence in one op or one loop, and `serving_default` for servers without state."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -55,6 +55,7 @@ def sized(units, kind="lstm"):
         (128, 960, 2, (14, 112, 560)),
         (129, None, 1, (14, 112, 560)),
         (512, 14, 1, ()),
+        (32, 2, 2, ()),
     ],
 )
 def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(units, steps, unroll, blocks):
