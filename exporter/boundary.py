@@ -8,6 +8,7 @@ from signatures.contract import LENGTHS, Contract, sequences_output, state_input
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature
 
+from .recurrence import port_dtype
 from .survey import CallFacts, Survey
 
 SIGNATURES = ("sequence", "step")
@@ -20,6 +21,7 @@ def contract(
     *,
     signatures: Sequence[str] | None = None,
     lengths: bool = False,
+    dtype: str = "float32",
 ) -> Contract:
     """Name the ports and carries of every signature.
 
@@ -29,6 +31,7 @@ def contract(
         provenance: Package -> version.
         signatures: What to have; None means all that can be had.
         lengths: Whether calls take the valid steps of each sample.
+        dtype: The coarsest type its layers compute in.
 
     Raises:
         UnsupportedModel: When a signature that was asked for, or lengths, can't be had.
@@ -43,7 +46,7 @@ def contract(
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
-        Port(state_input(made.name, short), "state", ("batch", *shape), made.dtype)
+        Port(state_input(made.name, short), "state", ("batch", *shape), port_dtype(made.recurrence.dtype))
         for made in survey.calls
         if made.own
         for short, shape in made.recurrence.states.items()
@@ -59,7 +62,7 @@ def contract(
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }
     example = {name: tried[0] for name, tried in survey.tried.items()}
-    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, survey.dtype)
+    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, dtype)
 
 
 def _own_inputs(survey: Survey) -> list[Port]:
@@ -68,9 +71,12 @@ def _own_inputs(survey: Survey) -> list[Port]:
 
 
 def _recurrent_outputs(made: CallFacts) -> list[Port]:
-    shapes = made.recurrence.states.items()
-    finals = [Port(state_output(made.name, short), "state", ("batch", *shape), made.dtype) for short, shape in shapes]
-    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape), made.dtype), *finals]
+    dtype = port_dtype(made.recurrence.dtype)
+    finals = [
+        Port(state_output(made.name, short), "state", ("batch", *shape), dtype)
+        for short, shape in made.recurrence.states.items()
+    ]
+    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape), dtype), *finals]
 
 
 def _carries(made: CallFacts) -> list[Carry]:

@@ -17,7 +17,7 @@ from signatures.ports import Array
 
 from . import layers, lowerings, rewrite
 from .plan import plan
-from .recurrence import Recurrence
+from .recurrence import Recurrence, port_dtype
 from .rewrite import Call, Compute
 
 
@@ -171,11 +171,6 @@ class Model:
             if each.name in sizes and batch > 1:
                 feeds[each.name][-1, sizes[each.name] // 2 :] = 0
         return feeds
-
-
-def port_dtype(dtype: str) -> str:
-    """Return the type of the port for tensors of a type: 16-bit floats pass as float32, which holds them exactly."""
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def recurrent_ports(calls: list[Call]) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class Opened:
         packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
-        return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths)
+        dtype = self.model.dtype
+        return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths, dtype=dtype)
 
 
 def load_model(model: Any) -> Loaded:
@@ -173,7 +174,7 @@ def export(
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
         for target in targets:
-            check_types(opened.survey.types, target)
+            check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
 

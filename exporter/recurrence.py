@@ -75,6 +75,11 @@ class Recurrence:
         return int(self.recurrent_kernel.shape[0])
 
 
+def port_dtype(dtype: str) -> str:
+    """Return the type of the port for tensors of a type: 16-bit floats pass as float32, which holds them exactly."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
 def reorder(blocks: NDArray[Any], gates: str, order: str) -> NDArray[Any]:
     """Return an array [..., G U] with its gate blocks in another order.
 

@@ -5,7 +5,7 @@ of its other layers: which axes count time, which outputs are recurrent states, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Array, Port
 
 from . import law
-from .model import Input, Model, port_dtype, recurrent_ports
-from .recurrence import Recurrence
+from .model import Input, Model, recurrent_ports
+from .recurrence import Recurrence, port_dtype
 from .rewrite import Call
 
 TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
@@ -41,7 +41,6 @@ class CallFacts:
         shape: Its output in one time step, without the batch axis: (U,).
         own: Whether its first state is the layer's own (zeros in Keras): then its states become input ports.
         given: Short name of a state -> the model input that is it, where the model's inputs are its initial state.
-        dtype: The type of its ports.
     """
 
     name: str
@@ -50,7 +49,6 @@ class CallFacts:
     shape: tuple[int | str, ...]
     own: bool
     given: Mapping[str, str]
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,6 @@ class Survey:
         tried: Time dimension -> the two numbers of steps it was run with.
         no_step: Why it can't be stepped; None if it can.
         one_clock: Whether every recurrent layer sees the inputs' own time steps, so that lengths mean the same to all.
-        types: Each type its layers compute in -> the path of the first layer that does.
-        dtype: The coarsest of them.
     """
 
     inputs: tuple[Port, ...]
@@ -80,8 +76,6 @@ class Survey:
     tried: Mapping[str, tuple[int, int]]
     no_step: str | None
     one_clock: bool
-    types: Mapping[str, str] = field(default_factory=dict)
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -137,8 +131,6 @@ def survey(model: Model) -> Survey:
         tried=lengths,
         no_step=law.why_no_step(model, timed, max(sizes.values()) + 2) if flexible else _fixed(sizes),
         one_clock=not independent and {made.time for made in calls} == {"time"},
-        types=model.types,
-        dtype=model.dtype,
     )
 
 
@@ -223,8 +215,7 @@ def _fixed(sizes: Mapping[str, int]) -> str:
 
 def _facts(made: Call, again: Call, times: Mapping[str, tuple[int, int]]) -> CallFacts:
     _, time, *shape = _shape(f"steps_{made.name}", made.outputs[0].shape, again.outputs[0].shape, times)
-    dtype = port_dtype(made.recurrence.dtype)
-    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.own, made.given, dtype)
+    return CallFacts(made.name, made.recurrence, time, tuple(shape), made.own, made.given)
 
 
 def _shape(port: str, first: Any, second: Any, times: Mapping[str, tuple[int, int]]) -> tuple[int | str, ...]:

@@ -1,4 +1,4 @@
-"""SavedModel: TensorFlow graphs, a recurrence in one op or one loop, and `serving_default` for servers without state."""
+"""SavedModel: TensorFlow graphs, a recurrence as one op or loop, and `serving_default` for servers without state."""
 
 from collections import Counter
 from collections.abc import Sequence
