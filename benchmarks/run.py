@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -208,8 +209,14 @@ def main() -> int:
         if wrong := [word for word in words if word not in accepted]:
             parser.error(f"{wrong[0]!r} is not one of {', '.join(accepted)}")
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results = Results()
     with native_stderr(verbose=False) as stream:
-        results = measure([known[name] for name in chosen], only, arguments.quick, Console(file=stream))
+        progress = Console(file=stream)
+        try:
+            measure(results, [known[name] for name in chosen], only, arguments.quick, progress)
+        except KeyboardInterrupt:
+            progress.print("interrupted; this is what was measured so far")
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = 160
@@ -222,10 +229,9 @@ def main() -> int:
     return 0
 
 
-def measure(shapes: Sequence[c.Shape], only: Sequence[str], quick: bool, console: Console) -> Results:
-    """Measure everything asked for."""
+def measure(results: Results, shapes: Sequence[c.Shape], only: Sequence[str], quick: bool, console: Console) -> None:
+    """Measure everything asked for, one thing after the other."""
     totals = [t for t in TOTALS if t in (1, 96, 960)] if quick else TOTALS
-    results = Results()
     files = Files(OUT)
     compared = comparisons(shapes, totals, (1,) if quick else (1, 8))
     middle = shapes[len(shapes) // 2]
@@ -266,7 +272,6 @@ def measure(shapes: Sequence[c.Shape], only: Sequence[str], quick: bool, console
                 progress.advance(task)
     finally:
         files.close()
-    return results
 
 
 def measure_memory(files: Files, results: Results, shape: c.Shape, quick: bool, tell: Callable[[str], None]) -> None:
