@@ -58,6 +58,17 @@ def test_tflite_stores_the_weights_once(exported, golden_folder):
     assert len(set(large)) == len(large)
 
 
+def test_tflite_holds_no_names_and_empty_buffers_that_nobody_reads(exported):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(exported("stacked")["tflite"].path.read_bytes(), 0)
+    assert [k for k, buffer in enumerate(model.buffers) if buffer.data is None] == [0]
+    signed = {signature.subgraphIndex for signature in model.signatureDefs}
+    ends = sum(len({*model.subgraphs[k].inputs, *model.subgraphs[k].outputs}) for k in signed)
+    named = [tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.name]
+    assert 0 < len(named) <= ends
+
+
 def test_tflite_does_not_grow_with_time(tmp_path, golden_folder):
     model = golden_folder / "one_layer" / "model.keras"
     sizes = [export(model, "tflite", tmp_path / f"{t}.tflite", time=t, check=False)[0].size for t in (40, 1800, 9600)]
