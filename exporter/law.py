@@ -34,12 +34,12 @@ def why_no_step(model: Model, timed: list[str], total: int) -> str | None:
         timed: Its inputs with a time axis.
         total: Time steps to run it with, one by one: other than the survey's, so that a size of its own shows.
     """
-    sizes = ([1] * total, [LONG // 2, LONG - LONG // 2])
-    if model.dtype in AGREE:
-        return next(filter(None, (_why_pieces_differ(model, timed, each) for each in sizes)), None)
-    with rewrite.computing_in(model.keras, "float32"):  # 16-bit rounding would hide what is wrong
-        finer = Model(model.keras)
-        return next(filter(None, (_why_pieces_differ(finer, timed, each) for each in sizes)), None)
+    if model.dtype not in AGREE:  # 16-bit rounding would hide what is wrong
+        with rewrite.computing_in(model.keras, "float32"):
+            return why_no_step(Model(model.keras), timed, total)
+    return _why_pieces_differ(model, timed, [1] * total) or _why_pieces_differ(
+        model, timed, [LONG // 2, LONG - LONG // 2]
+    )
 
 
 def _why_pieces_differ(model: Model, timed: list[str], sizes: list[int]) -> str | None:

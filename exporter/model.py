@@ -88,6 +88,7 @@ class Model:
         self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
         self.timed: tuple[str, ...] = ()
         self._traced: dict[Any, Any] = {}
+        self._weights: dict[int, dict[str, Array]] = {}
         inner = [layer for _, layer in rewrite.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
@@ -120,8 +121,9 @@ class Model:
         """Compute a call as SavedModel has it: BlockLSTMV2, or a loop that is traced once for any sizes."""
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
         chosen = plan(recurrence, "savedmodel", None)
-        weights = lowerings.LOWERINGS[chosen.lowering].weights(recurrence)
-        run = partial(lowerings.run, chosen, recurrence, w=weights)
+        if id(recurrence) not in self._weights:  # made once: they are copies
+            self._weights[id(recurrence)] = lowerings.LOWERINGS[chosen.lowering].weights(recurrence)
+        run = partial(lowerings.run, chosen, recurrence, w=self._weights[id(recurrence)])
         if chosen.lowering == "block":
             return run(x, made.states, mask, made.continues)
         batch = x.shape[0]  # a cell may make tensors of its size
