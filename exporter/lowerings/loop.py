@@ -7,13 +7,17 @@
 
 What shapes it is how TFLite runs a WHILE. It copies every tensor it carries on each turn, so that one loop that carries
 all T outputs takes time quadratic in T. And it gives XNNPACK only ops whose shapes it knows from the inputs'.
-So sizes follow from x's shape alone, by slices that end where x ends (x[:112] has 112 rows, or T), and the last block
-reads step T - 1 again and again instead of being shorter. Outputs are written with XlaDynamicUpdateSlice, which TFLite
-has as its builtin DYNAMIC_UPDATE_SLICE.
+So sizes follow from x's shape alone, by slices that end where x ends (x[:112] has 112 rows, or T). The first block of
+each loop is the one that may be shorter: what it leaves at its end is overwritten by the next, and the last one ends
+where the outputs end. Outputs are written with XlaDynamicUpdateSlice, TFLite's builtin DYNAMIC_UPDATE_SLICE.
+
+    T = 5 in blocks of 2    0 .      1 2    3 4       the block's steps
+                            0 . . .  0 1 2 . .  0 1 2 3 4
 
 Source: tensorflow/lite/kernels/while.cc and dynamic_update_slice.cc, TensorFlow 2.21.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,77 +44,76 @@ def lower(
     """Lower a recurrence over x [B, T, ...], any T; see Lowering. Where B isn't known steps are run one by one."""
     batch, total = x.shape[0], x.shape[1]
     unroll = schedule.unroll if batch else 1  # a model may change the number of samples on the way to a layer
-    rows = unroll * (batch or 1)  # of one group, where B is known
     steps = tf.shape(x)[1] if total is None else tf.constant(total)
     last = steps - 1
-    x = _other_major(x)
-    valid = None if mask is None else tf.expand_dims(_other_major(mask), -1)
-    first = first_output(recurrence, project(recurrence, x[0], w), states, w)
+    first = first_output(recurrence, project(recurrence, x[:, 0], w), states, w)
     count = len(states)
 
-    whole = schedule.blocks
-    sizes = [size // unroll for size in whole] or [-(-total // unroll)]  # in groups
-    marks = _marks(x, unroll, batch, len(first.shape), known=total is not None)
-    shape = [-1, rows, *first.shape[1:]] if batch else None
-    groups = [marks[:size] for size in sizes] + ([marks] if whole else [])
-    offsets = _offsets(groups[0], sizes[0] if total is not None else None, unroll)
-    for k in range(1, len(groups)):  # the last block of each level may stick out
-        groups[k] = tf.concat([groups[k], groups[k - 1]], axis=0)
-    # Inside a group T may end, so the states of all its steps are kept, and the one at T is taken at the end.
-    keep = unroll > 1 and (total is None or total % unroll > 0)
-    carried = [tf.concat([state] * unroll, axis=0) for state in states] if keep else list(states)
+    # Sizes are numbers of groups of `unroll` steps from here on.
+    sizes = [size // unroll for size in schedule.blocks] or [-(-total // unroll)]
+    marks = _marks(x, unroll, len(first.shape))
+    buffers = [_blank(marks[:size], unroll, first) for size in sizes] + [_blank(marks, unroll, first)]
+    offsets = _offsets(marks[: sizes[0]], sizes[0] if total is not None else None, unroll)
+    # Inside the last group T may end, so the states of all its steps are kept, and the one at T is taken at the end;
+    # but for the state that is the output, of which all steps are there anyway.
+    over = unroll > 1 and (total is None or total % unroll > 0)
+    kept = [over and k != recurrence.output for k in range(count)]
+    carried = [
+        tf.pad(state, [[(unroll - 1) * batch, 0], [0, 0]]) if keep else state
+        for state, keep in zip(states, kept, strict=True)
+    ]
 
-    def block(base: Tensor, carried: list[Tensor]) -> list[Tensor]:
-        """Run the steps of one innermost block from step `base`: its outputs [groups, rows, U], what is carried."""
+    def block(base: Tensor, groups: Tensor, carried: list[Tensor]) -> list[Tensor]:
+        """Run the groups of one innermost block from step `base`: its outputs, what is carried."""
         at = tf.minimum(offsets + base, last)
-        z = _grouped(project(recurrence, tf.gather(x, at), w), unroll)
-        ok = None if valid is None else _grouped(tf.gather(valid, at), unroll)
+        z = _grouped(project(recurrence, _time_major(tf.gather(x, at, axis=1)), w), unroll)
+        ok = None if mask is None else _grouped(tf.expand_dims(_time_major(tf.gather(mask, at, axis=1)), -1), unroll)
 
         def group(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            states, output = [_split(state, unroll)[-1] if keep else state for state in carried[:count]], carried[-1]
+            output = carried[-1]
+            states = [_split(state, unroll)[-1] if keep else state for state, keep in zip(carried, kept, strict=False)]
             valids = [None] * unroll if ok is None else _split(tf.gather(ok, j), unroll)
             outputs, after = [], []
             for step, now in zip(_split(tf.gather(z, j), unroll), valids, strict=True):
                 output, states = advance(recurrence, step, states, output, now, w)
                 outputs.append(output)
                 after.append(states)
-            buffer = _put(buffer, _joined(outputs)[None], j)
-            states = [_joined(list(each)) for each in zip(*after, strict=True)] if keep else states
+            buffer = _put(buffer, _row(_joined(outputs), buffer), j)
+            states = [_joined([each[k] for each in after]) if kept[k] else states[k] for k in range(count)]
             return j + 1, buffer, *states, *([output] if recurrence.output is None else [])
 
-        turns = (tf.minimum(last - base, sizes[0] * unroll - 1) + unroll) // unroll
-        start = (tf.constant(0), _blank(groups[0], shape, first), *carried)
-        return list(tf.while_loop(lambda j, *_: j < turns, group, start)[1:])
+        start = (tf.constant(0), buffers[0](), *carried)
+        return list(tf.while_loop(lambda j, *_: j < groups, group, start)[1:])
 
-    def level(k: int, base: Tensor, carried: list[Tensor]) -> list[Tensor]:
-        """Run block k of the nest from step `base`, by blocks of the level below."""
+    def level(k: int, base: Tensor, groups: Tensor, carried: list[Tensor]) -> list[Tensor]:
+        """Run the groups of a block k loops above the innermost from step `base`, by blocks of the loop below."""
         if k == 0:
-            return block(base, carried)
-        inner = whole[k - 1]
-        ahead = steps if k == len(whole) else tf.minimum(steps - base, whole[k])
+            return block(base, groups, carried)
+        inner = sizes[k - 1]
 
-        def turn(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            part, *now = level(k - 1, base + j * inner, list(carried))
-            return j + 1, _put(buffer, part, j * (inner // unroll)), *now
+        def turn(done: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            now = (groups - done - 1) % inner + 1  # what is over in the first turn, all of a block in the others
+            part, *after = level(k - 1, base + done * unroll, now, list(carried))
+            return done + now, _put(buffer, part, done), *after
 
-        start = (tf.constant(0), _blank(groups[k], shape, first), *carried)
-        return list(tf.while_loop(lambda j, *_: j * inner < ahead, turn, start)[1:])
+        start = (tf.constant(0), buffers[k](), *carried)
+        return list(tf.while_loop(lambda done, *_: done < groups, turn, start)[1:])
 
     start = [*carried, *([first] if recurrence.output is None else [])]
-    outputs, *carried = level(len(whole), tf.constant(0), start)
-    if unroll > 1:
-        outputs = tf.reshape(outputs, [-1, batch, *first.shape[1:]])
-    states = carried[:count]
-    if keep:
-        states = [tf.reshape(state, [unroll, batch, *state.shape[1:]])[last % unroll] for state in states]
-    # By tf.slice: TFLite's STRIDED_SLICE copies number by number.
-    outputs = tf.slice(outputs, [0] * len(outputs.shape), [steps, *[-1] * (len(outputs.shape) - 1)])
-    sequences = _other_major(outputs)
+    outputs, *carried = level(len(schedule.blocks), tf.constant(0), last // unroll + 1, start)
+    sequences = _time_major(outputs if batch is None else tf.reshape(outputs, [-1, *first.shape]))
+    if over:  # by tf.slice: TFLite's STRIDED_SLICE copies number by number
+        sequences = tf.slice(sequences, [0] * len(sequences.shape), [-1, steps, *[-1] * (len(sequences.shape) - 2)])
     sequences.set_shape([batch, total, *first.shape[1:]])
-    return sequences, states
+    if not over:
+        return sequences, carried[:count]
+    return sequences, [
+        tf.reshape(state, [unroll, *first.shape])[last % unroll] if keep else tf.reshape(sequences[:, -1], first.shape)
+        for state, keep in zip(carried, kept, strict=False)
+    ]
 
 
-def _other_major(x: Tensor) -> Tensor:
+def _time_major(x: Tensor) -> Tensor:
     """Swap the first two axes, [B, T, ...] <-> [T, B, ...]: for one sample a reshape."""
     if x.shape[0] == 1:
         return tf.reshape(x, [-1, 1, *x.shape[2:]])
@@ -119,26 +122,30 @@ def _other_major(x: Tensor) -> Tensor:
     return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
-def _marks(x: Tensor, unroll: int, batch: int | None, rank: int, known: bool) -> Tensor:
-    """Return zeros, one for each group of steps in x [T, B, ...]: [T / unroll, 1]; B not known: [T, B, 1, ...].
+def _marks(x: Tensor, unroll: int, rank: int) -> Tensor:
+    """Return zeros, one for each group of steps in x [B, T, ...]: [T / unroll, 1]; B not known: [T, B, 1, ...].
 
     Where T is known they are written so that they aren't folded into a constant: a buffer made of it would be one.
     """
-    if batch is not None:
-        x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])[::unroll, :1]
+    known = x.shape[1] is not None
+    if x.shape[0] is not None:
+        x = tf.reshape(x[(slice(1), slice(None, None, unroll), *[slice(1)] * (len(x.shape) - 2))], [-1, 1])
         return x * 0 if known else tf.zeros_like(x)
-    x = x[(..., *[slice(1)] * (len(x.shape) - 2))]
+    x = _time_major(x[(..., *[slice(1)] * (len(x.shape) - 2))])
     x = x * 0 if known else tf.zeros_like(x)
     for _ in range(rank + 1 - len(x.shape)):
         x = tf.expand_dims(x, -1)
     return tf.squeeze(x, list(range(rank + 1, len(x.shape)))) if len(x.shape) > rank + 1 else x
 
 
-def _blank(marks: Tensor, shape: list[int] | None, like: Tensor) -> Tensor:
-    """Return a buffer [groups, rows, ...] of outputs [B, ...]; where B is known by two axes: TFLite is quick then."""
-    if shape is None:
-        return marks + tf.zeros([1, 1, *like.shape[1:]], like.dtype)
-    return tf.reshape(marks + tf.zeros([1, int(np.prod(shape[1:]))], like.dtype), shape)
+def _blank(marks: Tensor, unroll: int, like: Tensor) -> Callable[[], Tensor]:
+    """Return what makes a buffer for the outputs [B, ...] of all steps, a row for each group; B not known: [T, B, ...].
+
+    It is made where it is asked for: a loop inside a loop has its own.
+    """
+    if like.shape[0] is None:
+        return lambda: marks + tf.zeros([1, 1, *like.shape[1:]], like.dtype)
+    return lambda: marks + tf.zeros([1, unroll * int(np.prod(like.shape))], like.dtype)
 
 
 def _offsets(marks: Tensor, groups: int | None, unroll: int) -> Tensor:
@@ -168,6 +175,13 @@ def _joined(parts: list[Tensor]) -> Tensor:
     while len(parts) > 1:
         parts = [tf.concat(parts[k : k + 4], axis=0) for k in range(0, len(parts), 4)]
     return parts[0]
+
+
+def _row(group: Tensor, buffer: Tensor) -> Tensor:
+    """Return the outputs [rows, ...] of a group as a row of their buffer."""
+    if buffer.shape[1] is None:
+        return tf.expand_dims(group, 0)
+    return tf.reshape(group, [1, buffer.shape[1]])
 
 
 def _put(buffer: Tensor, rows: Tensor, start: Tensor) -> Tensor:
