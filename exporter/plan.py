@@ -59,20 +59,22 @@ STEP_BY_STEP = Schedule(1, (14, 112, 560))
 """For any cell and any number of samples."""
 
 SCHEDULES = {
-    64 << 10: Schedule(8, (112, 896)),
-    256 << 10: Schedule(2, (14, 112, 560)),
-    1 << 62: STEP_BY_STEP,
+    32 << 10: Schedule(12, (240, 1200)),
+    64 << 10: Schedule(8, (112, 560, 2240)),
+    256 << 10: Schedule(1, (14, 70, 350, 1400)),
+    1 << 62: Schedule(1, (7, 49, 245, 1225)),
 }
 """Bytes of the recurrent kernel, up to which -> how TFLite runs a sequence of one sample.
 
-unroll   A turn of a loop costs about 1 us, which eight steps of 32 units share. But every copy of the step has the
-         recurrent kernel once more, as XNNPACK packs it for each op, and all copies are read on each turn. Together
-         they are to take a quarter of a core's level 2 cache (512 kB of 2 MB; with two copies of 1 MB a step takes
-         twice as long), since the block's outputs and the input kernel want to be there too.
-blocks   A turn copies what its loop carries twice: the outputs of its block. Entering a loop costs 5 us and 1 us a step
-         unrolled. So the inner block is short where the step is long, and each further one 5 to 8 times as long; the
-         outermost one is what a sequence takes in memory twice, so it is no longer than T = 10 000 needs.
-         Multiples of 14: XNNPACK's matrix products take seven rows at a time with AVX-512.
+unroll   A turn of a loop costs about 1 us, which twelve steps of 32 units share. But every copy of the step has the
+         recurrent kernel once more, as XNNPACK packs it for each op, and all copies are read on each turn; and each
+         takes 1 us whenever the loop is entered, as TFLite prepares a loop's body anew then. So steps that take more
+         than 2 us by themselves aren't unrolled.
+blocks   A turn copies what its loop carries twice: the outputs of its block. What is copied isn't to push the kernels
+         out of a core's level 2 cache (2 MB), so each block is 4 to 8 times the one inside it, and fewer steps are
+         in the innermost where the kernels take most of the cache. The outermost one is what remains linear at
+         T = 10 000.
+         Multiples of 7: XNNPACK's matrix products take seven rows at a time with AVX-512.
 
 Measured with LiteRT 2.3 on one core of an Intel Xeon (Sapphire Rapids); `make bench` measures it again.
 """
