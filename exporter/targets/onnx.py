@@ -51,7 +51,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
         function,
         function.input_signature,
         opset=OPSET,
-        custom_op_handlers={PLACEHOLDER: (native, []), "Erfc": (_erfc, [])},
+        custom_op_handlers={PLACEHOLDER: (native, []), "Erfc": (_erfc, []), "SelectV2": (_where, [])},
     )
     unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if unknown:
@@ -102,6 +102,14 @@ def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
     nodes = _Nodes(graph, graph.get_dtype(x))
     graph.remove_node(node.name)
     graph.make_node("Sub", [nodes.one(), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
+
+
+def _where(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write SelectV2 as Where; tf2onnx takes six nodes, a sum of products that gives NaN where infinity is left out."""
+    inputs, [output] = list(node.input), node.output
+    dtype = graph.get_dtype(output)
+    graph.remove_node(node.name)
+    graph.make_node("Where", inputs, outputs=[output], dtypes=[dtype])
 
 
 def _name_dims(graph: Any, signature: Signature) -> None:
@@ -167,7 +175,10 @@ class _Nodes:
             dtypes=[self.dtype] * (1 + len(states)),
         )
         y, *last = native.output
-        sequences = self.op("Transpose", [self.op("Squeeze", [y, self.const([1])])], perm=[1, 0, 2])
+        outputs = self.op("Squeeze", [y, self.const([1])])
+        if mask:
+            outputs = self.op("Concat", [first[0], outputs], axis=0)
+        sequences = self.op("Transpose", [outputs], perm=[1, 0, 2])
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         if mask:
             place = self.op("CumSum", [valid, self.const(1)], INT64)  # in h and the outputs: h where it is 0
@@ -176,9 +187,8 @@ class _Nodes:
                 follows = self.op("Less", [before, total], BOOL)
                 place = self.op("Add", [before, self.const(1)], INT64)
                 place = self.op("Where", [follows, place, self.const(0)], INT64)
-            outputs = self.op("Concat", [self.op("Unsqueeze", [states[0], self.const([1])]), sequences], axis=1)
             sequences = self.op(
-                "GatherND", [outputs, self.op("Unsqueeze", [place, self.const([2])], INT64)], batch_dims=1
+                "GatherND", [sequences, self.op("Unsqueeze", [place, self.const([2])], INT64)], batch_dims=1
             )
             # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
             some = self.op("Greater", [total, self.const(0)], BOOL)

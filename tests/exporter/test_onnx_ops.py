@@ -7,9 +7,11 @@ import pytest
 from keras import layers
 from onnx import TensorProto, helper
 
+from exporter import export
 from exporter.layers import convert
 from exporter.plan import ONNX_OPS, plan
 from exporter.targets.onnx import OPSET, _attributes, _weights
+from signatures import runtimes
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -84,3 +86,16 @@ def test_an_rnn_op_is_keras(act):
 @pytest.mark.parametrize("make", [layers.LSTM, layers.GRU, layers.SimpleRNN])
 def test_an_op_without_a_bias_is_keras(make):
     close(compared(make, use_bias=False))
+
+
+def test_what_a_where_leaves_out_does_not_show(tmp_path):
+    """A sum of products, which tf2onnx writes for it, would give 0 * infinity."""
+    x = keras.Input((None, F), name="x")
+    logged = keras.ops.where(x > 0, keras.ops.log(x), 0.0)
+    model = keras.Model(x, layers.LSTM(U, return_sequences=True)(logged))
+    [artifact] = export(model, "onnx", tmp_path / "model.onnx", check=False)
+    assert artifact.ops["Where"] == 1
+    feeds = np.maximum(np.random.default_rng(0).standard_normal((B, T, F)), 0).astype(np.float32)
+    assert (feeds == 0).any()
+    got = runtimes.open(artifact.path).stream(B).push(feeds)
+    np.testing.assert_allclose(got[artifact.contract.outputs[0]], model.predict(feeds, verbose=0), atol=5e-6, rtol=5e-6)
