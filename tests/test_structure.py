@@ -58,7 +58,7 @@ def test_tflite_stores_the_weights_once(exported, golden_folder):
     assert len(set(large)) == len(large)
 
 
-def test_tflite_holds_no_names_and_empty_buffers_that_nobody_reads(exported):
+def test_tflite_holds_no_names_empty_buffers_and_scales_that_nobody_reads(exported):
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(exported("stacked")["tflite"].path.read_bytes(), 0)
@@ -67,6 +67,7 @@ def test_tflite_holds_no_names_and_empty_buffers_that_nobody_reads(exported):
     ends = sum(len({*model.subgraphs[k].inputs, *model.subgraphs[k].outputs}) for k in signed)
     named = [tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.name]
     assert 0 < len(named) <= ends
+    assert all(tensor.quantization is None for graph in model.subgraphs for tensor in graph.tensors)
 
 
 def test_tflite_does_not_grow_with_time(tmp_path, golden_folder):

@@ -57,7 +57,7 @@ def embed(content: bytes, contract: Contract) -> bytes:
 def _slim(model: Any) -> None:
     """Take out what the converter writes for people and nobody reads: some 40 kB for two layers.
 
-    Given   a name for every tensor; an empty buffer for every tensor without data
+    Given   a name for every tensor; an empty buffer for every one without data; no scale for every one not quantized
     Result  names of the signatures' inputs and outputs; buffer 0, empty by the format's definition, for all of these
     """
     signed = {signature.subgraphIndex for signature in model.signatureDefs}
@@ -66,6 +66,8 @@ def _slim(model: Any) -> None:
         for index, tensor in enumerate(graph.tensors):
             if index not in named:
                 tensor.name = None
+            if tensor.quantization is not None and tensor.quantization.scale is None:
+                tensor.quantization = None
             if model.buffers[tensor.buffer].data is None:
                 tensor.buffer = 0
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
