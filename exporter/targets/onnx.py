@@ -35,6 +35,7 @@ OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
+FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
 
 
 def write(traced: Traced, contract: Contract, path: Path) -> None:
@@ -105,11 +106,14 @@ def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
 
 
 def _where(graph: Any, node: Any, name: str, args: Any) -> None:
-    """Write SelectV2 as Where; tf2onnx takes six nodes, a sum of products that gives NaN where infinity is left out."""
-    inputs, [output] = list(node.input), node.output
-    dtype = graph.get_dtype(output)
-    graph.remove_node(node.name)
-    graph.make_node("Where", inputs, outputs=[output], dtypes=[dtype])
+    """Write SelectV2 of floats as Where: tf2onnx writes a sum of products, NaN where infinity is left out.
+
+    Others as it does: ONNX Runtime has no Where for bool and int16.
+    """
+    if graph.get_dtype(node.output[0]) in FLOATS:
+        node.type = "Where"
+    else:
+        tf2onnx.onnx_opset.controlflow.Select.version_7(graph, node)
 
 
 def _name_dims(graph: Any, signature: Signature) -> None:

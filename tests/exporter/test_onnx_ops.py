@@ -99,3 +99,12 @@ def test_what_a_where_leaves_out_does_not_show(tmp_path):
     assert (feeds == 0).any()
     got = runtimes.open(artifact.path).stream(B).push(feeds)
     np.testing.assert_allclose(got[artifact.contract.outputs[0]], model.predict(feeds, verbose=0), atol=5e-6, rtol=5e-6)
+
+
+def test_a_where_of_booleans_runs(tmp_path):
+    """ONNX Runtime has no Where for them."""
+    x = keras.Input((None, F), name="x")
+    on = keras.ops.where(x[..., :1] > 0, x > 0.5, x < -0.5)
+    model = keras.Model(x, layers.LSTM(U, return_sequences=True)(keras.ops.cast(on, "float32")))
+    [artifact] = export(model, "onnx", tmp_path / "model.onnx")
+    assert artifact.parity.ok
