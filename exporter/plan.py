@@ -48,7 +48,7 @@ class Schedule:
 
     Attributes:
         unroll: Steps in one turn of the innermost loop.
-        blocks: Steps in one turn of each loop around it, the inner one first: each a multiple of the one before.
+        blocks: Steps in one turn of each loop around it, the inner one first: each a multiple of `unroll`.
     """
 
     unroll: int
@@ -66,15 +66,14 @@ SCHEDULES = {
 }
 """Bytes of the recurrent kernel, up to which -> how TFLite runs a sequence of one sample.
 
-unroll   A turn of a loop costs about 1 us, which twelve steps of 32 units share. But every copy of the step has the
-         recurrent kernel once more, as XNNPACK packs it for each op, and all copies are read on each turn; and each
-         takes 1 us whenever the loop is entered, as TFLite prepares a loop's body anew then. So steps that take more
-         than 2 us by themselves aren't unrolled.
-blocks   A turn copies what its loop carries twice: the outputs of its block. What is copied isn't to push the kernels
-         out of a core's level 2 cache (2 MB), so each block is 4 to 8 times the one inside it, and fewer steps are
-         in the innermost where the kernels take most of the cache. The outermost one is what remains linear at
-         T = 10 000.
-         Multiples of 7: XNNPACK's matrix products take seven rows at a time with AVX-512.
+unroll   A turn of a loop costs about 1 us, which twelve steps of 32 units share. But each copy of the step has the
+         recurrent kernel once more, as XNNPACK packs it for each op; takes 1 us whenever the loop is entered, as TFLite
+         prepares a loop's body anew then; and is run even if T ends before it. So steps that take over 2 us by
+         themselves aren't unrolled.
+blocks   A turn copies what its loop carries twice: the outputs of its block. So each block is 4 to 8 times the one
+         inside it, and the innermost is shorter where the kernels fill the level 2 cache. The outermost is the shortest
+         with which time stays linear up to T = 10 000.
+         Multiples of 7 where steps aren't unrolled: XNNPACK's products take seven rows at a time with AVX-512.
 
 Measured with LiteRT 2.3 on one core of an Intel Xeon (Sapphire Rapids); `make bench` measures it again.
 """
@@ -142,10 +141,14 @@ def _loops(recurrence: Recurrence, steps: int | None, batch: int | None) -> Plan
     grouped = batch == 1 and recurrence.kind in GATES
     chosen = next(each for limit, each in SCHEDULES.items() if size <= limit) if grouped else STEP_BY_STEP
     blocks = tuple(block for block in chosen.blocks if steps is None or block < steps)
-    unroll = min(chosen.unroll, steps or chosen.unroll)
+    unroll = chosen.unroll
+    if steps is not None and not blocks:  # of a few turns none is to end in steps beyond T
+        unroll = -(-steps // -(-steps // unroll))
     reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {unroll} a turn"
     if unroll > 1:
         reason += f": {unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
+    elif grouped:
+        reason += f": a step with its {size / 1000:.0f} kB recurrent kernel takes longer than a turn does"
     return Plan("loop", reason, Schedule(unroll, blocks))
 
 

@@ -11,13 +11,12 @@ So sizes follow from x's shape alone, by slices that end where x ends (x[:112] h
 each loop is the one that may be shorter: what it leaves at its end is overwritten by the next, and the last one ends
 where the outputs end. Outputs are written with XlaDynamicUpdateSlice, TFLite's builtin DYNAMIC_UPDATE_SLICE.
 
-    T = 5 in blocks of 2    0 .      1 2    3 4       the block's steps
-                            0 . . .  0 1 2 . .  0 1 2 3 4
+    T = 5 in blocks of 2    0 .          1 2          3 4          steps of the block
+                            0 . . . .    0 1 2 . .    0 1 2 3 4    the outputs after it
 
 Source: tensorflow/lite/kernels/while.cc and dynamic_update_slice.cc, TensorFlow 2.21.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,14 +45,16 @@ def lower(
     unroll = schedule.unroll if batch else 1  # a model may change the number of samples on the way to a layer
     steps = tf.shape(x)[1] if total is None else tf.constant(total)
     last = steps - 1
+    if batch:  # which x may know and the states not
+        states = [tf.reshape(state, [batch, *state.shape[1:]]) for state in states]
     first = first_output(recurrence, project(recurrence, x[:, 0], w), states, w)
     count = len(states)
 
-    # Sizes are numbers of groups of `unroll` steps from here on.
+    # Sizes are numbers of groups of `unroll` steps from here on; `base` and `last` are steps.
     sizes = [size // unroll for size in schedule.blocks] or [-(-total // unroll)]
     marks = _marks(x, unroll, len(first.shape))
-    buffers = [_blank(marks[:size], unroll, first) for size in sizes] + [_blank(marks, unroll, first)]
-    offsets = _offsets(marks[: sizes[0]], sizes[0] if total is not None else None, unroll)
+    rows = [marks[:size] for size in sizes] + [marks]
+    offsets = _offsets(rows[0], unroll) if total is None else tf.range(sizes[0] * unroll)
     # Inside the last group T may end, so the states of all its steps are kept, and the one at T is taken at the end;
     # but for the state that is the output, of which all steps are there anyway.
     over = unroll > 1 and (total is None or total % unroll > 0)
@@ -82,7 +83,7 @@ def lower(
             states = [_joined([each[k] for each in after]) if kept[k] else states[k] for k in range(count)]
             return j + 1, buffer, *states, *([output] if recurrence.output is None else [])
 
-        start = (tf.constant(0), buffers[0](), *carried)
+        start = (tf.constant(0), _blank(rows[0], unroll, first), *carried)
         return list(tf.while_loop(lambda j, *_: j < groups, group, start)[1:])
 
     def level(k: int, base: Tensor, groups: Tensor, carried: list[Tensor]) -> list[Tensor]:
@@ -92,11 +93,11 @@ def lower(
         inner = sizes[k - 1]
 
         def turn(done: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            now = (groups - done - 1) % inner + 1  # what is over in the first turn, all of a block in the others
+            now = (groups - done - 1) % inner + 1  # the remainder in the first turn, all of a block in the others
             part, *after = level(k - 1, base + done * unroll, now, list(carried))
             return done + now, _put(buffer, part, done), *after
 
-        start = (tf.constant(0), buffers[k](), *carried)
+        start = (tf.constant(0), _blank(rows[k], unroll, first), *carried)
         return list(tf.while_loop(lambda done, *_: done < groups, turn, start)[1:])
 
     start = [*carried, *([first] if recurrence.output is None else [])]
@@ -107,7 +108,7 @@ def lower(
     sequences.set_shape([batch, total, *first.shape[1:]])
     if not over:
         return sequences, carried[:count]
-    return sequences, [
+    return sequences, [  # with shapes that TFLite knows after slices whose sizes it doesn't
         tf.reshape(state, [unroll, *first.shape])[last % unroll] if keep else tf.reshape(sequences[:, -1], first.shape)
         for state, keep in zip(carried, kept, strict=False)
     ]
@@ -126,32 +127,25 @@ def _marks(x: Tensor, unroll: int, rank: int) -> Tensor:
     """Return zeros, one for each group of steps in x [B, T, ...]: [T / unroll, 1]; B not known: [T, B, 1, ...].
 
     Where T is known they are written so that they aren't folded into a constant: a buffer made of it would be one.
+    They are NaN then where x isn't finite: no row of a buffer is read before it is written.
     """
-    known = x.shape[1] is not None
+    one = x[(..., *[0] * (len(x.shape) - 2))]
     if x.shape[0] is not None:
-        x = tf.reshape(x[(slice(1), slice(None, None, unroll), *[slice(1)] * (len(x.shape) - 2))], [-1, 1])
-        return x * 0 if known else tf.zeros_like(x)
-    x = _time_major(x[(..., *[slice(1)] * (len(x.shape) - 2))])
-    x = x * 0 if known else tf.zeros_like(x)
-    for _ in range(rank + 1 - len(x.shape)):
-        x = tf.expand_dims(x, -1)
-    return tf.squeeze(x, list(range(rank + 1, len(x.shape)))) if len(x.shape) > rank + 1 else x
+        marks = tf.reshape(one[:1, ::unroll], [-1, 1])
+    else:
+        marks = _time_major(one)[(..., *[None] * (rank - 1))]
+    return tf.zeros_like(marks) if x.shape[1] is None else marks * 0
 
 
-def _blank(marks: Tensor, unroll: int, like: Tensor) -> Callable[[], Tensor]:
-    """Return what makes a buffer for the outputs [B, ...] of all steps, a row for each group; B not known: [T, B, ...].
-
-    It is made where it is asked for: a loop inside a loop has its own.
-    """
+def _blank(marks: Tensor, unroll: int, like: Tensor) -> Tensor:
+    """Return a buffer for the outputs [B, ...] of all steps, a row for each group; B not known: [T, B, ...]."""
     if like.shape[0] is None:
-        return lambda: marks + tf.zeros([1, 1, *like.shape[1:]], like.dtype)
-    return lambda: marks + tf.zeros([1, unroll * int(np.prod(like.shape))], like.dtype)
+        return marks + tf.zeros([1, 1, *like.shape[1:]], like.dtype)
+    return marks + tf.zeros([1, unroll * int(np.prod(like.shape))], like.dtype)
 
 
-def _offsets(marks: Tensor, groups: int | None, unroll: int) -> Tensor:
+def _offsets(marks: Tensor, unroll: int) -> Tensor:
     """Return 0, 1, 2, ... for the steps of one block, as many as there are groups in `marks` times `unroll`."""
-    if groups is not None:
-        return tf.range(groups * unroll)
     ones = marks[(slice(None), *[0] * (len(marks.shape) - 1))] + 1
     numbers = tf.cast(tf.cumsum(ones, exclusive=True), tf.int32)
     return numbers if unroll == 1 else tf.reshape(numbers[:, None] * unroll + np.arange(unroll, dtype=np.int32), [-1])

@@ -55,7 +55,7 @@ def embed(content: bytes, contract: Contract) -> bytes:
 
 
 def _slim(model: Any) -> None:
-    """Take out what the converter writes for people and nobody reads: some 40 kB for two layers.
+    """Take out what the converter writes for people and nobody reads: half of what a file has beyond its weights.
 
     Given   a name for every tensor; an empty buffer for every one without data; no scale for every one not quantized
     Result  names of the signatures' inputs and outputs; buffer 0, empty by the format's definition, for all of these

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 F, U = 3, 4
 CLOSE = {"atol": 3e-6, "rtol": 1e-5}
 TOTALS = (1, 2, 13, 14, 15, 113)  # around the loop's inner blocks and past the ones around them
-SCHEDULE_TRIED = Schedule(4, (8, 24))
+SCHEDULES_TRIED = (Schedule(4, (8, 24)), Schedule(3, (6, 12, 24)), Schedule(1, (2, 4, 8, 16)))
 """Groups of steps in blocks that are small enough to be passed."""
 
 
@@ -130,8 +130,9 @@ def test_the_block_boundaries_are_tried():
 @pytest.mark.parametrize("masked", ["none", "a whole row"])
 @pytest.mark.parametrize("total", [1, 4, 9, 24, 26, 57])
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("schedule", SCHEDULES_TRIED)
 @pytest.mark.parametrize(("kind", "rows"), [("lstm", 1), ("gru", 3)])
-def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, known, rows, total, masked):
+def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, rows, schedule, known, total, masked):
     """T ends inside a group, a block, both or neither; T is known when the graph is made, or not."""
     recurrence, w = recurrences[kind], weights[kind, "loop"]
     x, states = feeds(recurrence, rows, total)
@@ -143,10 +144,22 @@ def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, 
     @tf.function(input_signature=specs, autograph=False)
     def graph(x, *rest):
         states, valid = list(rest[: len(recurrence.states)]), rest[len(recurrence.states) :]
-        return loop.lower(recurrence, x, states, valid[0] if valid else None, w, SCHEDULE_TRIED)
+        return loop.lower(recurrence, x, states, valid[0] if valid else None, w, schedule)
 
     got = graph(x, *states, *([] if mask is None else [mask]))
     close(got, reference.run(recurrence, x, states, mask))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES_TRIED)
+def test_a_loop_runs_states_whose_batch_only_x_knows(recurrences, weights, schedule):
+    recurrence, w = recurrences["lstm"], weights["lstm", "loop"]
+    x, states = feeds(recurrence, 2, 9)
+
+    @tf.function(input_signature=[tf.TensorSpec([2, None, F]), *[tf.TensorSpec([None, U])] * 2], autograph=False)
+    def graph(x, *states):
+        return loop.lower(recurrence, x, list(states), None, w, schedule)
+
+    close(graph(x, *states), reference.run(recurrence, x, states, None))
 
 
 def test_every_kind_of_layer_is_tried(recurrences):

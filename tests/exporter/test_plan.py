@@ -58,12 +58,16 @@ def sized(units, kind="lstm"):
         (512, 7, 1, ()),
         (512, 8, 1, (7,)),
         (32, 2, 2, ()),
+        (32, 13, 7, ()),
+        (32, 16, 8, ()),
     ],
 )
 def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(units, steps, unroll, blocks):
     chosen = plan(sized(units), "tflite", steps, batch=1)
     assert chosen.schedule == Schedule(unroll, blocks)
     assert ("copies" in chosen.reason) == (unroll > 1)
+    assert ("longer than a turn" in chosen.reason) == (unroll == 1)
+    assert all(block % unroll == 0 for block in chosen.schedule.blocks)
     assert all(str(block) in chosen.reason for block in blocks or (steps,))
     copies = unroll * sized(units).recurrent_kernel.nbytes
     assert copies <= 512 << 10 or unroll == 1
