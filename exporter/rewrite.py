@@ -152,81 +152,13 @@ def call(
     Returns:
         The model's output and the calls in the order they were made.
     """
-    calls: list[Call] = []
-    own_state: dict[int, str] = {}
-    lengths = feeds.get(LENGTHS)
-
-    def name_of_call(prefix: str) -> str:
-        made = [other.name for other in calls]
-        return unique(prefix, [*made, *layers, *repeated]) if prefix in made else prefix
-
-    def swapped(prefix: str, layer: Any, recurrence: Recurrence) -> dict[str, Any]:
-        keras_loop, keras_state = layer.inner_loop, layer.get_initial_state
-
-        def get_initial_state(batch_size: Any) -> Any:
-            name = own_state[id(layer)] = name_of_call(prefix)
-            zeros = keras_state(batch_size)
-            ports = [state_input(name, short) for short in recurrence.states]
-            flat = [
-                tf.cast(feeds[port], zero.dtype) if port in feeds else zero
-                for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)
-            ]
-            return keras.tree.pack_sequence_as(zeros, flat)
-
-        def inner_loop(sequences: Tensor, initial_state: Any, mask: Any = None, training: Any = None) -> Any:
-            mask = mask[0] if isinstance(mask, list) else mask
-
-            def loop() -> tuple[Tensor, list[Tensor]]:
-                with _instance(layer, {"return_sequences": True}):
-                    _, outputs, states = keras_loop(sequences, initial_state, made.mask, training=False)
-                return outputs, keras.tree.flatten(states)
-
-            name = own_state.pop(id(layer), None)
-            states = keras.tree.flatten(initial_state)
-            given = {
-                short: port
-                for short, state in zip(recurrence.states, states, strict=True)
-                for port, value in feeds.items()
-                if state is value
-            }
-            made = Call(
-                name or name_of_call(prefix),
-                recurrence,
-                tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
-                [tf.cast(state, recurrence.dtype) for state in states],
-                _joined(mask, lengths, sequences),
-                name is not None,
-                {} if name else given,
-                loop,
-            )
-            if prefix in repeated:
-                made = replace(made, name=prefix, mask=mask)
-            else:
-                calls.append(made)
-            made.outputs = compute(made)
-            outputs, finals = made.outputs
-            # The very tensor that is a port wherever it is one: survey finds model outputs that are ports by identity.
-            k = recurrence.output if made.mask is None or made.continues else None
-            last = outputs[:, -1] if k is None or recurrence.zero_masked else finals[k]
-            return last, outputs, keras.tree.pack_sequence_as(initial_state, finals)
-
-        return {
-            "inner_loop": inner_loop,
-            "get_initial_state": get_initial_state,
-            "_maybe_config_dropout_masks": lambda *args: None,  # it draws masks, and so turns a seed, even in inference
-            "stateful": False,
-            "unroll": False,
-        }
-
+    run = _Run(layers, repeated, feeds, compute)
     with LOCK, ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # A layer that knows no masks drops them, as in any call of the model.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)
         for prefix, (layer, recurrence) in {**layers, **repeated}.items():
-            swaps = swapped(prefix, layer, recurrence)
-            if prefix in repeated:
-                del swaps["get_initial_state"]  # zeros at every outer step
-            stack.enter_context(_instance(layer, swaps))
+            stack.enter_context(_instance(layer, run.swaps(prefix, layer, recurrence)))
         for _, layer in [("", model), *sublayers(model)]:
             if isinstance(layer, keras.Model):  # survey finds out which numbers of time steps it takes
                 stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
@@ -236,7 +168,103 @@ def call(
                 stack.enter_context(_instance(layer, _for_graphs(layer)))
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(_instance(layer.layer, _for_graphs(layer.layer)))
-        return model(inputs, training=False), calls
+        return model(inputs, training=False), run.calls
+
+
+@dataclass
+class _Run:
+    """One run of a model whose recurrent layers something else computes; see `call` for its arguments.
+
+    Attributes:
+        calls: Those that were made so far.
+        named: Layer's id -> the name of its next call, which has asked for its initial state.
+    """
+
+    layers: Mapping[str, tuple[Any, Recurrence]]
+    repeated: Mapping[str, tuple[Any, Recurrence]]
+    feeds: Mapping[str, Tensor]
+    compute: Compute
+    calls: list[Call] = field(default_factory=list)
+    named: dict[int, str] = field(default_factory=dict)
+
+    def swaps(self, prefix: str, layer: Any, recurrence: Recurrence) -> dict[str, Any]:
+        """Return what is swapped on a recurrent layer."""
+        swaps: dict[str, Any] = {
+            "inner_loop": functools.partial(self._inner_loop, prefix, layer, recurrence, layer.inner_loop),
+            "_maybe_config_dropout_masks": lambda *args: None,  # it draws masks, and so turns a seed, even in inference
+            "stateful": False,
+            "unroll": False,
+        }
+        if prefix not in self.repeated:  # those start from zeros at every outer step
+            swaps["get_initial_state"] = functools.partial(
+                self._initial_state, prefix, layer, recurrence, layer.get_initial_state
+            )
+        return swaps
+
+    def _name(self, prefix: str) -> str:
+        made = [other.name for other in self.calls]
+        return unique(prefix, [*made, *self.layers, *self.repeated]) if prefix in made else prefix
+
+    def _initial_state(
+        self, prefix: str, layer: Any, recurrence: Recurrence, keras_state: Callable[..., Any], batch_size: Any
+    ) -> Any:
+        """Give a layer that starts on its own the state ports of its call, zeros where there are none."""
+        name = self.named[id(layer)] = self._name(prefix)
+        zeros = keras_state(batch_size)
+        ports = [state_input(name, short) for short in recurrence.states]
+        flat = [
+            tf.cast(self.feeds[port], zero.dtype) if port in self.feeds else zero
+            for port, zero in zip(ports, keras.tree.flatten(zeros), strict=True)
+        ]
+        return keras.tree.pack_sequence_as(zeros, flat)
+
+    def _inner_loop(
+        self,
+        prefix: str,
+        layer: Any,
+        recurrence: Recurrence,
+        keras_loop: Callable[..., Any],
+        sequences: Tensor,
+        initial_state: Any,
+        mask: Any = None,
+        training: Any = None,
+    ) -> Any:
+        """Compute a call instead of Keras' loop, and remember it."""
+        mask = mask[0] if isinstance(mask, list) else mask
+
+        def loop() -> tuple[Tensor, list[Tensor]]:
+            with _instance(layer, {"return_sequences": True}):
+                _, outputs, states = keras_loop(sequences, initial_state, made.mask, training=False)
+            return outputs, keras.tree.flatten(states)
+
+        name = self.named.pop(id(layer), None)
+        states = keras.tree.flatten(initial_state)
+        given = {
+            short: port
+            for short, state in zip(recurrence.states, states, strict=True)
+            for port, value in self.feeds.items()
+            if state is value
+        }
+        made = Call(
+            name or self._name(prefix),
+            recurrence,
+            tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
+            [tf.cast(state, recurrence.dtype) for state in states],
+            _joined(mask, self.feeds.get(LENGTHS), sequences),
+            name is not None,
+            {} if name else given,
+            loop,
+        )
+        if prefix in self.repeated:
+            made = replace(made, name=prefix, mask=mask)
+        else:
+            self.calls.append(made)
+        made.outputs = self.compute(made)
+        outputs, finals = made.outputs
+        # The very tensor that is a port wherever it is one: survey finds model outputs that are ports by identity.
+        k = recurrence.output if made.mask is None or made.continues else None
+        last = outputs[:, -1] if k is None or recurrence.zero_masked else finals[k]
+        return last, outputs, keras.tree.pack_sequence_as(initial_state, finals)
 
 
 def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
