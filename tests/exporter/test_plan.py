@@ -63,7 +63,7 @@ def sized(units, kind="lstm"):
     ],
 )
 def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(units, steps, unroll, blocks):
-    chosen = plan(sized(units), "tflite", steps, batch=1)
+    chosen = plan(sized(units), "tflite", steps, "loop", batch=1)
     assert chosen.schedule == Schedule(unroll, blocks)
     assert ("copies" in chosen.reason) == (unroll > 1)
     assert ("longer than a turn" in chosen.reason) == (unroll == 1)
@@ -71,6 +71,26 @@ def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(u
     assert all(str(block) in chosen.reason for block in blocks or (steps,))
     copies = unroll * sized(units).recurrent_kernel.nbytes
     assert copies <= 512 << 10 or unroll == 1
+
+
+@pytest.mark.parametrize(
+    ("units", "steps", "batch", "kind", "expected"),
+    [
+        (32, 24, 1, "lstm", "unrolled"),
+        (32, 25, 1, "lstm", "loop"),
+        (32, None, 1, "lstm", "loop"),
+        (32, 24, 2, "lstm", "loop"),
+        (32, 24, None, "lstm", "loop"),
+        (32, 24, 1, "cell", "loop"),
+        (64, 16, 1, "gru", "unrolled"),
+        (64, 17, 1, "lstm", "loop"),
+        (128, 4, 1, "lstm", "unrolled"),
+        (128, 5, 1, "lstm", "loop"),
+        (512, 2, 1, "lstm", "loop"),
+    ],
+)
+def test_a_few_fixed_steps_are_unrolled_where_all_copies_fit_in_the_cache(units, steps, batch, kind, expected):
+    assert plan(sized(units, kind), "tflite", steps, batch=batch).lowering == expected
 
 
 @pytest.mark.parametrize(("kind", "batch"), [("lstm", None), ("gru", 2), ("stack", 1), ("cell", 1), ("conv_lstm", 1)])
