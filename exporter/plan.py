@@ -23,11 +23,11 @@ Name = Literal["block", "native", "unrolled", "loop", "scan", "xla"]
 UNROLL_LIMIT = 256
 """Unrolled steps beyond which a TFLite graph is refused: it holds some 12 ops a step, and loads and plans slowly."""
 
-SHORT, COPIES = 24, 1 << 20
+SHORT, COPIES = 16, 1 << 20
 """Fixed time steps, and bytes of all their copies of the recurrent kernel, up to which TFLite runs one sample unrolled.
 
 A call saves the 15 to 30 us that its loop takes to be entered: it takes 0.2 to 0.6 of the time. Half a core's level 2
-cache is for the copies: with twice as many they take longer than the loop. And 24 steps are 40 kB of the file.
+cache is for the copies: with twice as many they take longer than the loop. And 16 steps are 25 kB of the file.
 Measured with LiteRT 2.3.
 """
 

@@ -76,12 +76,12 @@ def test_a_loop_s_schedule_follows_from_the_size_of_the_recurrent_kernel_and_t(u
 @pytest.mark.parametrize(
     ("units", "steps", "batch", "kind", "expected"),
     [
-        (32, 24, 1, "lstm", "unrolled"),
-        (32, 25, 1, "lstm", "loop"),
+        (32, 16, 1, "lstm", "unrolled"),
+        (32, 17, 1, "lstm", "loop"),
         (32, None, 1, "lstm", "loop"),
-        (32, 24, 2, "lstm", "loop"),
-        (32, 24, None, "lstm", "loop"),
-        (32, 24, 1, "cell", "loop"),
+        (32, 16, 2, "lstm", "loop"),
+        (32, 16, None, "lstm", "loop"),
+        (32, 16, 1, "cell", "loop"),
         (64, 16, 1, "gru", "unrolled"),
         (64, 17, 1, "lstm", "loop"),
         (128, 4, 1, "lstm", "unrolled"),
