@@ -133,7 +133,9 @@ def _marks(x: Tensor, unroll: int, rank: int) -> Tensor:
     if x.shape[0] is not None:
         marks = tf.reshape(one[:1, ::unroll], [-1, 1])
     else:
-        marks = _time_major(one)[(..., *[None] * (rank - 1))]
+        marks = _time_major(one)
+        for _ in range(rank - 1):  # TFLite's converter takes no new axes in a slice of any B
+            marks = tf.expand_dims(marks, -1)
     return tf.zeros_like(marks) if x.shape[1] is None else marks * 0
 
 
