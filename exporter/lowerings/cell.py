@@ -176,3 +176,12 @@ def spread(valid: Tensor, like: Tensor) -> Tensor:
     for _ in range(len(like.shape) - len(valid.shape)):
         valid = tf.expand_dims(valid, -1)
     return valid
+
+
+def time_major(x: Tensor) -> Tensor:
+    """Swap the first two axes, [B, T, ...] <-> [T, B, ...]: for one sample a reshape."""
+    if x.shape[0] == 1:
+        return tf.reshape(x, [-1, 1, *x.shape[2:]])
+    if x.shape[1] == 1:
+        return tf.reshape(x, [1, -1, *x.shape[2:]])
+    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])

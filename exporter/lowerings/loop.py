@@ -25,7 +25,7 @@ from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
 
 from ..plan import STEP_BY_STEP, Schedule
 from ..recurrence import Recurrence
-from .cell import States, advance, first_output, project, weights
+from .cell import States, advance, first_output, project, time_major, weights
 
 __all__ = ["lower", "weights"]
 
@@ -67,8 +67,8 @@ def lower(
     def block(base: Tensor, groups: Tensor, carried: list[Tensor]) -> list[Tensor]:
         """Run the groups of one innermost block from step `base`: its outputs, what is carried."""
         at = tf.minimum(offsets + base, last)
-        z = _grouped(project(recurrence, _time_major(tf.gather(x, at, axis=1)), w), unroll)
-        ok = None if mask is None else _grouped(tf.expand_dims(_time_major(tf.gather(mask, at, axis=1)), -1), unroll)
+        z = _grouped(project(recurrence, time_major(tf.gather(x, at, axis=1)), w), unroll)
+        ok = None if mask is None else _grouped(tf.expand_dims(time_major(tf.gather(mask, at, axis=1)), -1), unroll)
 
         def group(j: Tensor, buffer: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             output = carried[-1]
@@ -102,7 +102,7 @@ def lower(
 
     start = [*carried, *([first] if recurrence.output is None else [])]
     outputs, *carried = level(len(schedule.blocks), tf.constant(0), last // unroll + 1, start)
-    sequences = _time_major(outputs if batch is None else tf.reshape(outputs, [-1, *first.shape]))
+    sequences = time_major(outputs if batch is None else tf.reshape(outputs, [-1, *first.shape]))
     if over:  # by tf.slice: TFLite's STRIDED_SLICE copies number by number
         sequences = tf.slice(sequences, [0] * len(sequences.shape), [-1, steps, *[-1] * (len(sequences.shape) - 2)])
     sequences.set_shape([batch, total, *first.shape[1:]])
@@ -112,15 +112,6 @@ def lower(
         tf.reshape(state, [unroll, *first.shape])[last % unroll] if keep else tf.reshape(sequences[:, -1], first.shape)
         for state, keep in zip(carried, kept, strict=False)
     ]
-
-
-def _time_major(x: Tensor) -> Tensor:
-    """Swap the first two axes, [B, T, ...] <-> [T, B, ...]: for one sample a reshape."""
-    if x.shape[0] == 1:
-        return tf.reshape(x, [-1, 1, *x.shape[2:]])
-    if x.shape[1] == 1:
-        return tf.reshape(x, [1, -1, *x.shape[2:]])
-    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
 def _marks(x: Tensor, unroll: int, rank: int) -> Tensor:
@@ -133,7 +124,7 @@ def _marks(x: Tensor, unroll: int, rank: int) -> Tensor:
     if x.shape[0] is not None:
         marks = tf.reshape(one[:1, ::unroll], [-1, 1])
     else:
-        marks = _time_major(one)
+        marks = time_major(one)
         for _ in range(rank - 1):  # TFLite's converter takes no new axes in a slice of any B
             marks = tf.expand_dims(marks, -1)
     return tf.zeros_like(marks) if x.shape[1] is None else marks * 0

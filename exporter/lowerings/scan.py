@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..recurrence import Recurrence
-from .cell import States, advance, first_output, project, weights
+from .cell import States, advance, first_output, project, time_major, weights
 
 __all__ = ["lower", "weights"]
 
@@ -32,8 +32,3 @@ def lower(
     sequences = outputs.stack()
     sequences.set_shape([x.shape[1], *shape])
     return time_major(sequences), states
-
-
-def time_major(x: Tensor) -> Tensor:
-    """Swap the first two axes: [B, T, ...] <-> [T, B, ...]."""
-    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
