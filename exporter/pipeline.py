@@ -21,12 +21,13 @@ from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
-from signatures.ports import Array, Signature
+from signatures.ports import Array, Dim, Signature, sized
 
 from . import outputs
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
 from .plan import CHOICES, Choice, check_types, describe, plan
+from .recurrence import Recurrence
 
 if TYPE_CHECKING:
     from .model import Model
@@ -177,6 +178,11 @@ def export(
             check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
+        if opened.model.batch and batch not in (None, opened.model.batch):
+            raise UnsupportedModel(
+                f"batch {batch} can't be had: the model's inputs declare batches of {opened.model.batch}.\n"
+                "  Leave it out."
+            )
 
         golden = None
         if check:
@@ -189,7 +195,7 @@ def export(
         with outputs.staged([*final.values(), contract_path]) as stage:
             artifacts = []
             for target in targets:
-                size = batch if batch is not None else (1 if target == "tflite" else "any")
+                size = batch or opened.model.batch or (1 if target == "tflite" else "any")
                 dims = {**({} if size == "any" else {"batch": size}), **times}
                 job = Job(
                     target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
@@ -227,25 +233,21 @@ def _make(job: Job, progress: Progress) -> Artifact:
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
         dims = {name: size for name, size in dims.items() if not name.startswith("time")}
-    times = {made.name: (made.recurrence, made.time) for made in survey.calls}
-    for name, (layer, recurrence) in job.opened.model.repeated.items():
-        times[name] = recurrence, input_shape(layer)[1] or name
-    plans = {
-        name: {
-            call: plan(
-                recurrence,
-                target,
-                time if isinstance(time, int) else {**dims, **signature.dims}.get(time),
-                job.lowering,
-                None if call in job.opened.model.repeated else dims.get("batch"),
-            )
-            for call, (recurrence, time) in times.items()
-        }
-        for name, signature in graphs.items()
+    runs: dict[str, tuple[Recurrence, Dim, Dim]] = {
+        made.name: (made.recurrence, made.time, made.batch) for made in survey.calls
     }
+    for name, (layer, recurrence) in job.opened.model.repeated.items():
+        runs[name] = recurrence, input_shape(layer)[1] or name, name
+    plans = {}
+    for name, signature in graphs.items():
+        sizes = {**dims, **signature.dims}
+        plans[name] = {
+            call: plan(recurrence, target, _known(time, sizes), job.lowering, _known(rows, sizes))
+            for call, (recurrence, time, rows) in runs.items()
+        }
     first = next(iter(plans.values()))
-    planned = [(recurrence, first[call]) for call, (recurrence, _) in times.items()]
-    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in times}
+    planned = [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
 
     clock = [time.perf_counter()]
@@ -275,6 +277,12 @@ def _make(job: Job, progress: Progress) -> Artifact:
     seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
     return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
+
+
+def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    """Return a dimension's size, None where a call may choose it."""
+    size = sized(dim, sizes)
+    return size if isinstance(size, int) else None
 
 
 def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:
@@ -325,7 +333,9 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
         return dict(survey.declared)
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
-    return {} if asked == "any" else dict.fromkeys(survey.tried, asked)
+    steps = {str(port.time) for port in survey.inputs if port.timed}
+    memories = {name: size for name, size in survey.declared.items() if name not in steps}
+    return {} if asked == "any" else {**memories, **dict.fromkeys(steps, asked)}
 
 
 def record_case(

@@ -72,6 +72,7 @@ def model_facts(opened: "Opened") -> Facts:
         ],
         "can_be_stepped": survey.no_step is None,
         "no_step_because": survey.no_step,
+        "proven": dict(contract.proven),
         "time": "any" if survey.flexible else dict(survey.declared),
         "outputs": list(contract.outputs),
         "signatures": _signature_facts(contract),
@@ -94,6 +95,7 @@ def runner_facts(runner: Runner, path: Path) -> Facts:
         "lowerings": dict(info.lowerings),
         "can_be_stepped": runner.contract.step is None,
         "no_step_because": runner.contract.step,
+        "proven": dict(runner.contract.proven),
         "outputs": list(runner.contract.outputs),
         "ops": ops,
         "signatures": _signature_facts(runner.contract),
@@ -194,6 +196,8 @@ def print_facts(facts: Facts) -> None:
         console.print(f"{facts['model']}: takes {facts['time']} time steps", markup=False)
         console.print(table)
     stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"
+    if back := facts["proven"].get("time_steps"):
+        stepped += f"; nothing but the states looks back at earlier inputs, as far as {back} time steps"
     console.print(f"Can be run step by step: {stepped}", markup=False, soft_wrap=True)
     for name, signature in facts["signatures"].items():
         table = _table(f"{name}", "port", "role", "shape", "type", "carried to")

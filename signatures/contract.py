@@ -47,6 +47,8 @@ class Contract:
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
         dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
+        proven: How far the law of streams was tried where there is a `step`: {"time_steps": how many time steps back a
+            layer's memory of inputs would have been seen}.
     """
 
     model: Mapping[str, str | None]
@@ -57,6 +59,7 @@ class Contract:
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    proven: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -83,6 +86,7 @@ class Contract:
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
+            data["proven"] = {str(what): int(number) for what, number in data.get("proven", {}).items()}
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             for signature in data["signatures"].values():
@@ -107,7 +111,11 @@ def _port(data: dict[str, Any]) -> Port:
     below = data["below"] if data["below"] is None else int(data["below"])
     if not isinstance(data["shape"], list) or any(isinstance(dim, int) and dim < 1 for dim in shape):
         raise ValueError(f"shape {data['shape']!r}")
-    return Port(str(data["name"]), data["role"], shape, np.dtype(data["dtype"]).name, below)
+    # Contracts written before it was told say it by the dimension's name.
+    axis = data.get("time_axis", 1 if str(shape[1:2]).startswith("('time") else None)
+    if axis is not None and not (type(axis) is int and 1 <= axis < len(shape)):
+        raise ValueError(f"time axis {axis!r}")
+    return Port(str(data["name"]), data["role"], shape, np.dtype(data["dtype"]).name, below, axis)
 
 
 def _sizes(data: dict[str, Any]) -> dict[str, int]:

@@ -132,8 +132,8 @@ def test_a_ratio_is_the_median_over_the_turns_with_its_quartiles():
 
 def test_feeds_are_random_from_zero_state_and_every_step_is_valid():
     ports = (
-        Port("x", "input", ("batch", "time", 3)),
-        Port("words", "input", ("batch", "time_words"), "int32", 5),
+        Port("x", "input", ("batch", "time", 3), time_axis=1),
+        Port("words", "input", ("batch", "time_words"), "int32", 5, time_axis=1),
         Port("h_in", "state", ("batch", 4)),
         Port("lengths", "lengths", ("batch",), "int32"),
     )
