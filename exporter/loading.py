@@ -135,6 +135,16 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+def check_path(path: Path) -> None:
+    """Refuse by its name and kind what is no model file; nothing heavy is imported.
+
+    Raises:
+        LoadError: Saying what is accepted.
+    """
+    with _damaged(path, "the file"):
+        _check_path(path)
+
+
 def _check_path(path: Path) -> None:
     """Refuse what is not one non-empty file with a suffix that says how to read it."""
     if path.is_dir():

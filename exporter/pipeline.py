@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 import signatures as runtime
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
@@ -26,7 +28,7 @@ from signatures.ports import Array, Signature
 from . import outputs
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import CHOICES, Choice, check_types, describe, plan
+from .plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
 
 if TYPE_CHECKING:
     from .model import Model
@@ -50,7 +52,7 @@ class Artifact:
         contract_path: The JSON beside it.
         ops: Op -> count.
         size: Bytes on disk.
-        sha256: Of the file; None for a folder.
+        sha256: Of the file; of a folder as `outputs.digest` says.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
     """
@@ -61,7 +63,7 @@ class Artifact:
     contract_path: Path
     ops: Counter[str]
     size: int
-    sha256: str | None
+    sha256: str
     parity: ParityReport | None
     seconds: Mapping[str, float]
 
@@ -83,6 +85,9 @@ class Opened:
         packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
+        if self.loaded.sha256 is None:
+            weights = [np.ascontiguousarray(each) for each in self.loaded.model.get_weights()]
+            identity["weights"] = hashlib.sha256(b"".join(each.tobytes() for each in weights)).hexdigest()
         dtype = self.model.dtype
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths, dtype=dtype)
 
@@ -166,9 +171,12 @@ def export(
     """
     targets = _targets(to)
     _check_options(batch, time, signatures, lowering, dtype)
+    check_choice(lowering, targets)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = outputs.paths(stem, targets, out)
-    outputs.check_free([*final.values(), contract_path], force)
+    outputs.clean(contract_path.parent)
+    outputs.check_free(list(final.values()), force)
+    outputs.check_free([contract_path], force=True)  # what is there may be added to
     progress("loading")
     loaded = load_model(model)
     with computing(loaded, dtype):
@@ -177,6 +185,8 @@ def export(
             check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
+        together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
+        outputs.kept(contract_path, together, force)  # refused now rather than when all is made
 
         golden = None
         if check:
@@ -186,8 +196,14 @@ def export(
             golden = record(
                 opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
             )
-        with outputs.staged([*final.values(), contract_path]) as stage:
-            artifacts = []
+        artifacts: list[Artifact] = []
+
+        def seal(stage: outputs.Staged) -> None:
+            outputs.check_free(list(final.values()), force)  # another export may have been quicker
+            _tell_together(contract_path, stage[contract_path], artifacts, force)
+            progress(outputs.DELIVERING)
+
+        with outputs.staged([*final.values(), contract_path], seal) as stage:
             for target in targets:
                 size = batch if batch is not None else (1 if target == "tflite" else "any")
                 dims = {**({} if size == "any" else {"batch": size}), **times}
@@ -195,9 +211,18 @@ def export(
                     target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
                 )
                 artifacts.append(_make(job, progress))
-            together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
-            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
     return artifacts
+
+
+def _tell_together(contract_path: Path, stage: Path, artifacts: Sequence[Artifact], force: bool) -> None:
+    """Write the contract of all artifacts, those included that are there already and stay."""
+    infos = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
+    together = replace(artifacts[0].contract, artifacts=infos)
+    if others := outputs.kept(contract_path, together, force):
+        there = Contract.from_json(contract_path.read_bytes())
+        versions = {**there.provenance, **together.provenance}
+        together = replace(together, artifacts={**others, **infos}, provenance=versions)
+    stage.write_text(together.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -243,6 +268,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
         }
         for name, signature in graphs.items()
     }
+    check_used(job.lowering, target, [chosen for calls in plans.values() for chosen in calls.values()])
     first = next(iter(plans.values()))
     planned = [(recurrence, first[call]) for call, (recurrence, _) in times.items()]
     reasons = {call: describe({name: plans[name][call] for name in plans}) for call in times}
@@ -271,7 +297,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
             )
     clock.append(time.perf_counter())
     files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
-    sha256 = hashlib.sha256(job.stage.read_bytes()).hexdigest() if job.stage.is_file() else None
+    sha256 = outputs.digest(job.stage)
     seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
     return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
@@ -358,6 +384,7 @@ def record_case(
     from .witness import record, totals_for
 
     folder = Path(folder)
+    outputs.clean(folder.parent)
     outputs.check_free([folder], force=False)
     progress("loading")
     loaded = load_model(model)
@@ -367,7 +394,12 @@ def record_case(
         steps = totals or totals_for(opened.survey)
         recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
-    with outputs.staged([folder]) as stage:
+
+    def seal(stage: outputs.Staged) -> None:
+        outputs.check_free([folder], force=False)
+        progress(outputs.DELIVERING)
+
+    with outputs.staged([folder], seal) as stage:
         case.save(stage[folder])
         if isinstance(model, (str, Path)):
             shutil.copyfile(model, stage[folder] / f"model{Path(model).suffix}")

@@ -90,7 +90,7 @@ def test_a_crash_in_a_worker_is_told(worker):
 def test_a_worker_that_takes_too_long_is_ended(worker):
     with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
         told(worker, partial(time.sleep, 60), limit=0.1)
-    assert not worker._process.is_alive()
+    assert worker._child._process.poll() is not None
 
 
 # Turns and ratios.

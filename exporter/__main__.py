@@ -1,0 +1,43 @@
+"""Where the program starts: it answers Ctrl-C, SIGTERM and closed streams rightly before anything else is imported."""
+
+import os
+import signal
+import sys
+
+SAID = b"interrupted; nothing was written\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+    _fill_closed_streams()
+    from .cli import main as run
+
+    run(prog_name="export-lstm")
+
+
+def _stop(number: int, frame: object) -> None:
+    """End at once: an exception raised in the midst of an import can be lost there."""
+    try:
+        os.write(2, SAID)
+    except OSError:  # nobody listens
+        os._exit(128 + number)
+    os._exit(128 + number)
+
+
+def _fill_closed_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed, lest the next file that is opened takes its place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - a descriptor, for the life of the program
+
+
+if __name__ == "__main__":
+    main()
