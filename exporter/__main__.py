@@ -1,7 +1,8 @@
 """Where the program starts: it answers Ctrl-C, SIGTERM and closed streams rightly before anything else is imported."""
 
+# What signal.py wraps: built in, where that one imports a dozen modules first.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 SAID = b"interrupted; nothing was written\n"
@@ -10,10 +11,16 @@ SAID = b"interrupted; nothing was written\n"
 def main() -> None:
     """Run the command line."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+        number = getattr(_signal, name, None)
+        if number is not None and _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _stop)
     _fill_closed_streams()
+    from . import check_signatures
+
+    try:
+        check_signatures()
+    except ImportError as error:
+        sys.exit(str(error))
     from .cli import main as run
 
     run(prog_name="export-lstm")

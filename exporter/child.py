@@ -129,6 +129,7 @@ class Child:
                     raise Lost(f"took more than {memory / (1 << 30):g} GB of memory", UNLIMITED) from None
                 continue
             if message is None:
+                self._inbox.put(None)  # nor will another answer come
                 raise Lost(_ending(self._process.wait()))
             kind, value = pickle.loads(message)
             if kind == "stage":

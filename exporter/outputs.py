@@ -129,11 +129,7 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
     """Say why artifacts of two contracts can't be told of by one; None where they can."""
     files = " and ".join(info.file for info in there.artifacts.values())
     if not same_model(there, new):
-        found, mine = (str(each.model.get("sha256") or "none, it was in memory")[:12] for each in (there, new))
-        return (
-            f"belongs to {files} of another model, {there.model.get('name')!r} (sha256 {found}), "
-            f"not {new.model.get('name')!r} (sha256 {mine})"
-        )
+        return f"belongs to {files} of another model, {_named(there)}, not {_named(new)}"
     if not others:
         return None
     files = " and ".join(info.file for info in others.values())
@@ -155,6 +151,11 @@ def same_model(first: Contract, second: Contract) -> bool:
         first.model.get(digest) is not None and first.model.get(digest) == second.model.get(digest)
         for digest in ("sha256", "weights")
     )
+
+
+def _named(contract: Contract) -> str:
+    sha256 = contract.model.get("sha256")
+    return f"{contract.model.get('name')!r} ({'in memory' if sha256 is None else f'sha256 {sha256[:12]}'})"
 
 
 def digest(path: Path) -> str:

@@ -54,7 +54,7 @@ def folder(tmp_path_factory, scramble):
 
 
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch, capfd):
+def run(folder, tmp_path, monkeypatch, capfd, without_children):
     """Run a command in an empty folder, the models by name; return (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     for variable in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
@@ -63,7 +63,8 @@ def run(folder, tmp_path, monkeypatch, capfd):
     def ran(*arguments):
         arguments = [str(folder / each) if (folder / str(each)).is_file() else str(each) for each in arguments]
         capfd.readouterr()
-        with warnings.catch_warnings():  # the command line silences the libraries for the whole process
+        with without_children(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             result = CliRunner().invoke(cli.main, arguments)
         native = capfd.readouterr().err  # errors go to the real stderr, past click's
         return result.exit_code, result.stdout, result.stderr + native
@@ -83,10 +84,11 @@ def refused(result, code, *said):
 
 
 @pytest.fixture(scope="module")
-def exported(folder, tmp_path_factory):
+def exported(folder, tmp_path_factory, without_children):
     """One export of the good model to all targets, through the command line."""
     out = tmp_path_factory.mktemp("exported")
-    with warnings.catch_warnings():
+    with without_children(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         result = CliRunner().invoke(
             cli.main, ["export", str(folder / "good.keras"), "--to", "all", "-o", str(out), "--json"]
         )
@@ -238,14 +240,6 @@ def test_a_surprise_is_told_as_a_bug_without_a_traceback(run, tmp_path, monkeypa
     assert "This is a bug in export-lstm: ZeroDivisionError" in stderr
     assert "Traceback" not in stderr
     assert len(stderr.strip().splitlines()) == 1
-
-
-def test_an_interrupt_is_told_in_a_sentence(run, tmp_path, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("exporter.pipeline.open_model", interrupted)
-    refused(run("good.keras", "--to", "onnx"), 1, "interrupted; nothing was written")
 
 
 def test_an_export_is_delivered_whole_and_told_as_json(exported):
