@@ -5,8 +5,6 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
-SAID = b"interrupted; nothing was written\n"
-
 
 def main() -> None:
     """Run the command line."""
@@ -23,16 +21,24 @@ def main() -> None:
         sys.exit(str(error))
     from .cli import main as run
 
-    run(prog_name="export-lstm")
+    try:
+        run(prog_name="export-lstm")
+    except OSError as error:  # of --help and what is said of wrong usage; commands answer for themselves
+        _say(f"can't be written: {error.strerror}")
+        os._exit(1)
 
 
 def _stop(number: int, frame: object) -> None:
     """End at once: an exception raised in the midst of an import can be lost there."""
-    try:
-        os.write(2, SAID)
-    except OSError:  # nobody listens
-        os._exit(128 + number)
+    _say("interrupted; nothing was written")
     os._exit(128 + number)
+
+
+def _say(text: str) -> None:
+    try:
+        os.write(2, f"{text}\n".encode())
+    except OSError:  # nobody listens
+        return
 
 
 def _fill_closed_streams() -> None:

@@ -208,6 +208,7 @@ def serve(parent: int) -> None:
         try:
             function, arguments, told = pickle.loads(message)
             reply = "returned", function(*arguments, **({"progress": progress} if told else {}))
+            sys.stdout.flush()
         except Exception as error:  # noqa: BLE001 - whatever a library raises is told in one line
             traceback.print_exc()
             reply = "raised", error if isinstance(error, ExportLSTMError) else Surprise(one_line(error))
@@ -253,7 +254,7 @@ def _ending(code: int) -> str:
         return f"ended by itself (exit code {code})"
     with contextlib.suppress(ValueError):
         name = signal.Signals(-code).name
-        return "was killed (SIGKILL), as a system out of memory does" if name == "SIGKILL" else f"crashed ({name})"
+        return "was killed (SIGKILL, as when memory runs out)" if name == "SIGKILL" else f"crashed ({name})"
     return f"crashed (signal {-code})"
 
 

@@ -174,7 +174,7 @@ def export(
         targets = list(dict.fromkeys(t for names in to for n in names for t in (TARGETS if n == "all" else (n,))))
         check_path(model)
         _, contract_path = outputs.paths(model.stem, targets, options["out"])
-        session.writes = contract_path.parent
+        session.write_to(contract_path.parent)
         artifacts = session.run(_export, model, targets, not no_check, options)
         session.show(
             lambda tables: [tables.artifact_facts(each) for each in artifacts],
@@ -232,7 +232,7 @@ def golden(
     with running(verbose, quiet) as session:
         check_path(model)
         arrays = None if feeds is None else read_feeds(feeds)
-        session.writes = case.parent
+        session.write_to(case.parent)
         recorded = session.run(_golden, model, case, arrays, lengths, dtype)
         session.show(
             lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
@@ -350,24 +350,25 @@ def read_feeds(path: Path) -> dict[str, Any]:
 
 
 class Session:
-    """One command at work: what it shows, the process that it has things done in, and how it ends.
-
-    Attributes:
-        writes: The folder that it writes to; None for a command that writes nothing.
-    """
+    """One command at work: what it shows, the process that it has things done in, and how it ends."""
 
     def __init__(self, verbose: bool, quiet: bool) -> None:
         """Show progress unless quiet; see `running`."""
         from .tables import PlainConsole
 
         self.verbose, self.quiet = verbose, quiet
-        self.writes: Path | None = None
+        self._folder: Path | None = None
         self._console = PlainConsole(stderr=True)
         lively = self._console.is_terminal and not quiet and not verbose
         self.status = self._console.status("starting") if lively else None
         self._stage = "starting"
         self._done = False
         self._signal: int | None = None
+
+    def write_to(self, folder: Path) -> None:
+        """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
+        self._folder = folder
+        outputs.clean(folder)
 
     def progress(self, stage: str) -> None:
         """Show the stage that starts."""
@@ -402,8 +403,8 @@ class Session:
         try:
             result = child.run(function, *arguments, progress=self.progress, **self._setting())
         except child.Lost as lost:
-            if self.writes is not None:
-                outputs.clean(self.writes)
+            if self._folder is not None:
+                outputs.clean(self._folder)
             raise ExportLSTMError(
                 f"the process that does the work {lost} at the stage '{self._stage}'. {self._left()}\n"
                 "  Try another --to or --lowering, more memory, or -v to see what the libraries print."
@@ -477,14 +478,14 @@ class Session:
         child.end_all()
         if self.status is not None:
             self.status.stop()
-        if self.writes is not None:
+        if self._folder is not None:
             with suppress(OSError):
-                outputs.clean(self.writes)
-        end(self._signal, f"; {self._left(short=True)}" if self.writes is not None else "")
+                outputs.clean(self._folder)
+        end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
 
     def _left(self, short: bool = False) -> str:
         """Say what was written when the command comes to an early end."""
-        if self.writes is None:
+        if self._folder is None:
             return ""
         if self._done:
             return "all that was asked for is delivered" if short else "All that was asked for is delivered."

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,8 +43,8 @@ def lstm_by_numbers(x, h, c, kernel, recurrent_kernel, bias, mask=None):
 
 
 def in_this_process(function, *arguments, progress=None, **setting):
-    """Stand in for child.run: TensorFlow is imported once for all tests, and they can put something else in its place."""
-    with open(os.devnull, "w") as sink, contextlib.ExitStack() as stack:
+    """Stand in for child.run: TensorFlow is imported once for all tests, and they can replace parts of the work."""
+    with Path(os.devnull).open("w") as sink, contextlib.ExitStack() as stack:
         saved = os.dup(2)
         stack.callback(os.close, saved)
         os.dup2(sink.fileno(), 2)

@@ -168,6 +168,12 @@ def test_wrong_usage_is_told_with_exit_code_2(run, tmp_path, kind):
 
 
 REFUSED = {
+    "a lowering of another target": (("good.keras", "--to", "onnx,tflite", "--lowering", "xla"), "by savedmodel only"),
+    "a lowering of no target": (("good.keras", "--to", "onnx", "--lowering", "loop"), "by tflite only, not by onnx"),
+    "a lowering that acts on nothing": (
+        ("good.keras", "--to", "savedmodel", "--no-check", "--lowering", "xla", "--signatures", "step"),
+        "lowering 'xla' has no use",
+    ),
     "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
     "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
     "a step that cannot be had": (("pooled.keras", "--to", "onnx", "--signatures", "step"), "'pool'"),
@@ -268,6 +274,32 @@ def test_an_export_is_told_as_a_table_and_quiet_says_nothing(run, tmp_path):
     assert "good_savedmodel" in stdout
     assert "unchecked" in stdout
     assert run("good.keras", "--to", "savedmodel", "--no-check", "--force", "-q") == (0, "", "")
+
+
+def test_exports_of_one_model_share_a_contract_and_what_is_of_another_is_told(run, tmp_path, folder):
+    for target in ("onnx", "savedmodel"):
+        assert run("good.keras", "--to", target, "--no-check")[0] == 0
+    contract = json.loads((tmp_path / "good.contract.json").read_text())
+    assert set(contract["artifacts"]) == {"onnx", "savedmodel"}
+    assert {"onnxruntime", "tensorflow"} <= set(contract["provenance"])
+    assert run("check", "good.onnx", "-q") == run("check", "good_savedmodel", "-q") == (0, "", "")
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "good.keras").write_bytes((folder / "pooled.keras").read_bytes())
+    other = (tmp_path / "other" / "good.keras", "--to", "onnx", "--no-check")
+    (tmp_path / "good.onnx").unlink()
+    refused(run(*other), 1, "good.contract.json", "good_savedmodel of another model, 'good' (sha256")
+    exit_code, _, stderr = run(*other, "--force")
+    assert (exit_code, stderr.count("\n")) == (0, 1)
+    assert "good_savedmodel isn't what good.contract.json beside it tells of" in stderr
+    assert set(json.loads((tmp_path / "good.contract.json").read_text())["artifacts"]) == {"onnx"}
+
+    exit_code, stdout, stderr = run("check", "good_savedmodel", "--json")
+    assert (exit_code, json.loads(stdout)["strays"]) == (1, [str(tmp_path / "good_savedmodel")])
+    assert "good_savedmodel isn't what good.contract.json beside it tells of" in stderr
+    exit_code, stdout, stderr = run("check", "good.onnx")
+    assert exit_code == 0
+    assert "good_savedmodel isn't" in stderr
 
 
 def test_a_model_is_inspected(run):

@@ -13,7 +13,7 @@ import pytest
 
 from exporter import outputs
 from exporter.outputs import check_free, clean, contract_beside, digest, kept, paths, staged, strays
-from signatures import Carry, Contract, Port, Signature
+from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 from signatures.errors import OutputError
 
@@ -426,10 +426,13 @@ def test_nothing_is_put_back_outside_the_folder(tmp_path):
 
 
 def test_two_exports_to_the_same_paths_do_not_mix(tmp_path):
-    both = PRELUDE + """
+    both = (
+        PRELUDE
+        + """
 for k in range(40):
     deliver(sys.argv[3])
 """
+    )
     command = [sys.executable, "-c", both, str(tmp_path), "exchange"]
     running = [subprocess.Popen([*command, text]) for text in ("a", "b")]
     assert [each.wait(timeout=100) for each in running] == [0, 0]
@@ -457,12 +460,14 @@ def test_links_and_things_of_another_kind_are_replaced_themselves(tmp_path, monk
 
 def test_an_export_that_comes_second_to_a_free_path_is_refused(tmp_path):
     file = tmp_path / "file"
-    with (
-        pytest.raises(OutputError, match="exists already"),
-        staged([file], lambda stage: check_free([file], force=False)) as stage,
-    ):
-        stage[file].write_text("second")
-        file.write_text("first")
+
+    def come_second():
+        with staged([file], lambda stage: check_free([file], force=False)) as stage:
+            stage[file].write_text("second")
+            file.write_text("first")
+
+    with pytest.raises(OutputError, match="exists already"):
+        come_second()
     assert file.read_text() == "first"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -497,9 +502,9 @@ PORT = Port("x", "input", ("batch", "time", 3))
 SEQUENCE = Signature("sequence", (PORT,), (replace(PORT, name="y", role="output"),), ())
 
 
-def contract(name="m", sha256="ab", versions={"keras": "3"}, **artifacts):
+def contract(name="m", sha256="ab", keras="3", **artifacts):
     model = {"name": name, "sha256": sha256}
-    return Contract(model, ("y",), {"sequence": SEQUENCE}, artifacts=artifacts, provenance=versions)
+    return Contract(model, ("y",), {"sequence": SEQUENCE}, artifacts=artifacts, provenance={"keras": keras})
 
 
 @pytest.fixture
@@ -528,7 +533,7 @@ REFUSED = {
     "another model of the same target": (contract("other", tflite=NEW), "another model"),
     "a model in memory": (contract(sha256=None, onnx=NEW), "another model.*in memory"),
     "other ports": (replace(contract(onnx=NEW), signatures={"step": SEQUENCE}), "other ports.*--signatures"),
-    "another version": (contract(versions={"keras": "4"}, onnx=NEW), "made with keras 3, which now is 4"),
+    "another version": (contract(keras="4", onnx=NEW), "made with keras 3, which now is 4"),
 }
 
 
