@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,8 @@ def export(
             lambda tables: tables.print_artifacts(artifacts),
             as_json,
         )
-        session.tell_strays(contract_path)
+        if not quiet:
+            session.tell_strays(outputs.strays(contract_path))
 
 
 @main.command()
@@ -205,10 +206,11 @@ def check(artifact: Path, case: Path | None, timeout: float, verbose: bool, quie
             lambda tables: tables.print_report(report, artifact),
             as_json,
         )
-        session.tell_strays(outputs.contract_beside(artifact))
+        own = [path for path in strays if path.samefile(artifact)]
+        session.tell_strays(own if quiet else strays)
         if not report.ok and quiet:
             session.say(f"{artifact}: {report.summary()}")
-        if not report.ok or artifact.absolute() in strays:
+        if not report.ok or own:
             sys.exit(1)
 
 
@@ -405,9 +407,10 @@ class Session:
         except child.Lost as lost:
             if self._folder is not None:
                 outputs.clean(self._folder)
+            other = "another --to or --lowering, " if self._folder is not None else ""
             raise ExportLSTMError(
                 f"the process that does the work {lost} at the stage '{self._stage}'. {self._left()}\n"
-                "  Try another --to or --lowering, more memory, or -v to see what the libraries print."
+                f"  Try {other}more memory, or -v to see what the libraries print."
             ) from None
         self._done = self._stage == outputs.DELIVERING
         self._end_if_asked()
@@ -455,12 +458,12 @@ class Session:
             after = " All that was asked for is delivered." if self._done else ""
             raise OutputError(f"the result can't be written to stdout ({error.strerror}).{after}") from None
 
-    def tell_strays(self, contract_path: Path) -> None:
-        """Say which artifacts beside a contract it doesn't tell of."""
-        for path in () if self.quiet else outputs.strays(contract_path):
+    def tell_strays(self, strays: Sequence[Path]) -> None:
+        """Say of artifacts that the contract beside them doesn't tell of them."""
+        for path in strays:
             self.say(
-                f"{path} isn't what {contract_path.name} beside it tells of: it is of another export, or was changed "
-                "since. Export both again (--force), or keep them apart."
+                f"{path} isn't what {outputs.contract_beside(path).name} beside it tells of: it is of another export, "
+                "or was changed since. Export both again (--force), or keep them apart."
             )
 
     def stop(self, number: int, frame: object) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -440,6 +441,26 @@ for k in range(40):
     assert text == (tmp_path / "m_savedmodel" / "weights").read_text()
     assert json.loads((tmp_path / "m.contract.json").read_text())["model"]["name"] == text
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_while_one_export_moves_its_files_another_waits(tmp_path):
+    file = tmp_path / "m.onnx"
+    command = [sys.executable, "-c", PRELUDE + "deliver('second')", str(tmp_path), "exchange"]
+
+    def look(stage):
+        process = subprocess.Popen(command)
+        while not any(tmp_path.glob(".export-lstm-*/new/m.contract.json")):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        waited.append((process.poll() is None, file.exists()))
+        processes.append(process)
+
+    waited, processes = [], []
+    with staged([file], look) as stage:
+        stage[file].write_text("first")
+    assert waited == [(True, False)]
+    assert processes[0].wait(timeout=60) == 0
+    assert file.read_text() == "second"
 
 
 @pytest.mark.parametrize("taken", ["file", "folder"])
