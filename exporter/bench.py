@@ -258,7 +258,7 @@ class Timing:
 
     Attributes:
         artifact: Its path.
-        total: Time steps a call.
+        total: Time steps a call; None where no input has a time axis.
         seconds: Of one call, the median over all turns.
         ratio: To the first artifact of the same signature and number of steps; None for that one itself.
     """
@@ -266,7 +266,7 @@ class Timing:
     artifact: Path
     signature: str
     batch: int
-    total: int
+    total: int | None
     seconds: float
     ratio: Ratio | None
 
@@ -327,7 +327,8 @@ def _bench(
             seconds = take_turns(chosen)
             for k, own in zip(taking, seconds, strict=True):
                 compared = None if k == taking[0] else ratio(own, seconds[0])
-                timings.append(Timing(paths[k], signature, samples, total, statistics.median(own), compared))
+                steps = total if any(port.timed for port in contracts[k].signatures[signature].inputs) else None
+                timings.append(Timing(paths[k], signature, samples, steps, statistics.median(own), compared))
         return timings
 
 
@@ -371,7 +372,7 @@ def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tup
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
         if axes - set(sizes):
             yield from ((name, total) for total in times or TIMES)
-        elif name == "step" or set(times) <= {fixed}:
+        elif (name == "step" and "sequence" in contract.signatures) or set(times) <= {fixed}:
             yield name, fixed
         elif not axes:
             raise FeedError(f"{path}: none of its inputs has a time axis. Leave --time out.")

@@ -22,7 +22,7 @@ from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadErr
 from signatures.golden import ROUNDINGS
 
 from . import child, outputs
-from .loading import check_path
+from .loading import MODEL_SUFFIXES, check_path
 from .outputs import TARGETS
 from .plan import CHOICES
 
@@ -107,9 +107,10 @@ verbosity = [
 ]
 
 
+SECONDS = click.FloatRange(min=0, min_open=True)
 timeout = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=child.TIMEOUT,
     show_default=True,
     help="Seconds that the process which runs an artifact may take.",
@@ -199,8 +200,7 @@ def check(artifact: Path, case: Path | None, timeout: float, verbose: bool, quie
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
     with running(verbose, quiet) as session:
         session.progress("checking in a process of its own")
-        report = session.run_runtime(artifact, timeout, _check, artifact, case)
-        strays = outputs.strays(outputs.contract_beside(artifact))
+        report, strays = session.run_runtime(artifact, timeout, _check, artifact, case)
         session.show(
             lambda tables: {**tables.report_facts(report), "strays": [str(each) for each in strays]},
             lambda tables: tables.print_report(report, artifact),
@@ -246,16 +246,22 @@ def golden(
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
 @in_dtype
-@timeout
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
+)
 @common
-def inspect(path: Path, dtype: Any, timeout: float, verbose: bool, quiet: bool, as_json: bool) -> None:
+def inspect(path: Path, dtype: Any, timeout: float | None, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
     with running(verbose, quiet) as session:
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
-            facts = session.run_runtime(path, timeout, _artifact_facts, path)
+            if dtype is not None:
+                raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
+            facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
         else:
-            check_path(path)
-            facts = session.run(_model_facts, path, dtype)
+            _check_inspected(path)
+            facts = session.run(_model_facts, path, dtype, limit=timeout)
         session.show(lambda _: facts, lambda tables: tables.print_facts(facts), as_json)
 
 
@@ -292,7 +298,7 @@ def bench(
         )
 
 
-# What runs in a child.
+# What runs in a child, but for what is refused before one is started.
 
 
 def _export(model: Path, targets: list[str], check: bool, options: dict[str, Any], progress: child.Progress) -> Any:
@@ -305,6 +311,17 @@ def _golden(model: Path, case: Path, feeds: Any, lengths: bool, dtype: Any, prog
     from .pipeline import record_case
 
     return record_case(model, case, feeds=feeds, lengths=lengths, dtype=dtype, progress=progress)
+
+
+def _check_inspected(path: Path) -> None:
+    """Refuse by its name and kind what is neither a model file nor an artifact."""
+    if path.is_dir() or (path.is_file() and path.suffix not in MODEL_SUFFIXES):
+        found = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
+        raise LoadError(
+            f"{path} {found}; accepted are models ({', '.join(MODEL_SUFFIXES)}) "
+            "and artifacts (.tflite, .onnx and SavedModel folders)."
+        )
+    check_path(path)
 
 
 def _model_facts(path: Path, dtype: Any, progress: child.Progress) -> Any:
@@ -321,7 +338,9 @@ def _check(artifact: Path, case: Path | None, progress: child.Progress) -> Any:
     import signatures
 
     golden = None if case is None else signatures.Case.load(case)
-    return signatures.check(signatures.open(artifact), golden, lambda run: progress(f"checking {run}"))
+    report = signatures.check(signatures.open(artifact), golden, lambda run: progress(f"checking {run}"))
+    progress("looking at what is beside it")
+    return report, outputs.strays(outputs.contract_beside(artifact))
 
 
 def _artifact_facts(path: Path, progress: child.Progress) -> Any:
@@ -396,21 +415,27 @@ class Session:
             told = Text(shown(text, lines=True), style)
             self._console.print(Text.assemble((f"{kind}: ", "bold red"), told) if kind else told, soft_wrap=True)
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
         """Run a function in a process of its own and show its stages.
+
+        Args:
+            function: What is run.
+            arguments: Its arguments.
+            limit: Seconds that it may take; None for no limit.
 
         Raises:
             ExportLSTMError: When it refuses, or a native library ends the process.
         """
         try:
-            result = child.run(function, *arguments, progress=self.progress, **self._setting())
+            result = child.run(function, *arguments, progress=self.progress, limit=limit, **self._setting())
         except child.Lost as lost:
             if self._folder is not None:
                 outputs.clean(self._folder)
             other = "another --to or --lowering, " if self._folder is not None else ""
+            advice = f"Try {other}more memory, or -v to see what the libraries print."
             raise ExportLSTMError(
                 f"the process that does the work {lost} at the stage '{self._stage}'. {self._left()}\n"
-                f"  Try {other}more memory, or -v to see what the libraries print."
+                f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
         self._done = self._stage == outputs.DELIVERING
         self._end_if_asked()

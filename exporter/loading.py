@@ -24,6 +24,7 @@ from typing import Any
 
 from signatures.errors import LoadError, UnsafeModel
 
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
@@ -160,8 +161,9 @@ def _check_path(path: Path) -> None:
         raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
     if not path.is_file():
         raise LoadError(f"{path} is not a regular file; give the .keras file written by model.save.")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
+    if path.suffix not in MODEL_SUFFIXES:
+        accepted = ", ".join(MODEL_SUFFIXES)
+        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are {accepted}. {PASS_IN_MEMORY}")
     if not (size := path.stat().st_size):
         raise LoadError(f"{path} is empty. {ANOTHER}")
     _check_size(size, size, path, "the file")

@@ -18,6 +18,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -35,6 +36,9 @@ TARGETS = tuple(SUFFIX)
 CONTRACT = ".contract.json"
 STAGE = ".export-lstm-"
 Staged = Mapping[Path, Path]
+MOST_BYTES = 64 << 20
+"""Bytes of a contract that is read."""
+
 DELIVERING = "delivering"
 """The stage in which files are moved into place; an export isn't interrupted from then on."""
 
@@ -112,7 +116,7 @@ def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, Artifa
         return {}
     others: dict[str, ArtifactInfo] = {}
     try:
-        there = Contract.from_json(contract_path.read_bytes())
+        there = read_contract(contract_path)
     except (OSError, ArtifactError):
         reason: str | None = "exists already and is no contract of export-lstm's"
     else:
@@ -138,7 +142,9 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
     for package, version in new.provenance.items():
         if (was := there.provenance.get(package, version)) != version:
             return f"belongs to {files}, made with {package} {was}, which now is {version}"
-    if strange := [info.file for target, info in others.items() if not _told(contract_path.parent, info)]:
+    if strange := [
+        each.file for each in others.values() if not _plain(each.file) or not _told(contract_path.parent, each)
+    ]:
         return f"{strange[0]} beside it is not the one that it tells of"
     return None
 
@@ -155,7 +161,7 @@ def same_model(first: Contract, second: Contract) -> bool:
 
 def _named(contract: Contract) -> str:
     sha256 = contract.model.get("sha256")
-    return f"{contract.model.get('name')!r} ({'in memory' if sha256 is None else f'sha256 {sha256[:12]}'})"
+    return f"{contract.model.get('name')!r} ({'in memory' if sha256 is None else f'sha256 {str(sha256)[:12]}'})"
 
 
 def digest(path: Path) -> str:
@@ -180,21 +186,41 @@ def strays(contract_path: Path) -> list[Path]:
     None where there is no contract of ours; a contract without digests, as earlier versions wrote, tells of any file.
     """
     try:
-        told = Contract.from_json(contract_path.read_bytes()).artifacts
+        told = read_contract(contract_path).artifacts
     except (OSError, ArtifactError):
         return []
     stem, folder = contract_path.name.removesuffix(CONTRACT), contract_path.parent
-    infos = {info.file: info for info in told.values()}
+    infos = {info.file: info for info in told.values() if _plain(info.file)}
     names = dict.fromkeys([*(f"{stem}{suffix}" for suffix in SUFFIX.values()), *infos])
     there = [name for name in names if os.path.lexists(folder / name)]
     return [folder / name for name in there if name not in infos or not _told(folder, infos[name])]
+
+
+def read_contract(path: Path) -> Contract:
+    """Read a contract that lies beside artifacts, perhaps a stranger's.
+
+    Raises:
+        OSError: When it can't be read.
+        ArtifactError: When it is no contract of ours.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        raise ArtifactError(f"{path}: not a file of at most {MOST_BYTES:,} bytes.")
+    return Contract.from_json(path.read_bytes())
+
+
+def _plain(name: object) -> bool:
+    """Whether a name out of a contract is that of something beside it."""
+    return isinstance(name, str) and "\0" not in name and Path(name).name == name
 
 
 def _told(folder: Path, info: ArtifactInfo) -> bool:
     """Whether an artifact is the one that a contract tells of, or isn't there at all."""
     path = folder / info.file
     try:
-        return info.sha256 is None or not os.path.lexists(path) or digest(path) == info.sha256
+        if info.sha256 is None or not os.path.lexists(path):
+            return True
+        return (path.is_file() or path.is_dir()) and digest(path) == info.sha256
     except OSError:
         return False
 
@@ -258,9 +284,15 @@ def clean(folder: Path) -> None:
 
 
 def _put_back(stage: Path, base: Path) -> None:
-    """Move what a killed export had taken away back to where nothing is now."""
-    folder = Path((stage / "folder").read_text(encoding="utf-8"))
-    for old in (stage / "old").iterdir() if base in (folder, *folder.parents) else ():
+    """Move what a killed export had taken away back to where nothing is now.
+
+    A stranger may have made the stage: it is looked at closely, and nothing is moved from or to another place.
+    """
+    told, taken = stage / "folder", stage / "old"
+    if not stat.S_ISREG(told.lstat().st_mode) or not stat.S_ISDIR(taken.lstat().st_mode):
+        return
+    folder = Path(told.read_text(encoding="utf-8"))
+    for old in taken.iterdir() if base in (folder, *folder.parents) and ".." not in folder.parts else ():
         if not os.path.lexists(folder / old.name):
             old.rename(folder / old.name)
 

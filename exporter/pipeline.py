@@ -219,7 +219,7 @@ def _tell_together(contract_path: Path, stage: Path, artifacts: Sequence[Artifac
     infos = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
     together = replace(artifacts[0].contract, artifacts=infos)
     if others := outputs.kept(contract_path, together, force):
-        there = Contract.from_json(contract_path.read_bytes())
+        there = outputs.read_contract(contract_path)
         versions = {**there.provenance, **together.provenance}
         together = replace(together, artifacts={**others, **infos}, provenance=versions)
     stage.write_text(together.to_json(), encoding="utf-8")
@@ -349,6 +349,8 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
     if asked is None:
         return dict(survey.declared)
+    if not survey.tried:
+        raise UnsupportedModel(f"time {asked} can't be had: no input has a time axis.\n  Leave it out.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
     return {} if asked == "any" else dict.fromkeys(survey.tried, asked)

@@ -112,7 +112,7 @@ def timing_facts(timing: "Timing") -> Facts:
         "batch": timing.batch,
         "time": timing.total,
         "us_per_call": round(1e6 * timing.seconds, 3),
-        "us_per_step": round(1e6 * timing.seconds / timing.total, 3),
+        "us_per_step": None if timing.total is None else round(1e6 * timing.seconds / timing.total, 3),
         "ratio": None if compared is None else round(compared.median, 4),
         "ratio_quartiles": None if compared is None else [round(compared.low, 4), round(compared.high, 4)],
     }
@@ -235,9 +235,9 @@ def print_timings(timings: Sequence["Timing"]) -> None:
             str(each.artifact),
             each.signature,
             str(each.batch),
-            str(each.total),
+            "none" if each.total is None else str(each.total),
             f"{1e6 * each.seconds:,.1f}",
-            f"{1e6 * each.seconds / each.total:,.2f}",
+            "" if each.total is None else f"{1e6 * each.seconds / each.total:,.2f}",
             "" if each.ratio is None else f"{each.ratio.median:.2f}",
             "" if each.ratio is None else f"{each.ratio.low:.2f} to {each.ratio.high:.2f}",
         )

@@ -36,6 +36,7 @@ def folder(tmp_path_factory, scramble):
     save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
     save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
     save("plain", layers.Dense(2))
+    keras.Sequential([Input((12,)), layers.Reshape((3, 4)), layers.LSTM(U)]).save(here / "axisless.keras")
     channels = layers.ConvLSTM1D(2, 1, data_format="channels_first", name="memory")
     keras.Sequential([Input((None, 3, 4)), channels]).save(here / "channels.keras")
     save("flat", layers.LSTM(U, return_sequences=True), layers.Flatten(), layers.Dense(2), total=6)
@@ -174,6 +175,7 @@ REFUSED = {
         ("good.keras", "--to", "savedmodel", "--no-check", "--lowering", "xla", "--signatures", "step"),
         "lowering 'xla' has no use",
     ),
+    "time where no input has such an axis": (("axisless.keras", "--to", "onnx", "--time", "16"), "no input has a time"),
     "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
     "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
     "a step that cannot be had": (("pooled.keras", "--to", "onnx", "--signatures", "step"), "'pool'"),
@@ -336,6 +338,10 @@ def test_a_case_is_recorded_from_the_callers_feeds_and_holds_the_artifact(run, t
     assert exit_code == 1
     assert "differs" in stdout
     assert "'y'" in stdout
+
+
+def test_an_option_that_an_artifact_has_no_use_for_is_refused(run, exported):
+    refused(run("inspect", exported[0] / "good.onnx", "--dtype", "float16"), 1, "good.onnx", "--dtype")
 
 
 def test_an_artifact_is_inspected_with_its_ops(run, exported):

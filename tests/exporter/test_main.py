@@ -300,3 +300,4 @@ def test_a_wrong_suffix_is_refused_before_any_process_is_started(tmp_path, comma
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("LoadError: model.pb has the suffix '.pb'")
+    assert (".onnx" in done.stderr) == (command == ("inspect",))

@@ -426,6 +426,23 @@ def test_nothing_is_put_back_outside_the_folder(tmp_path):
     assert not any(outside.iterdir())
 
 
+def test_nothing_is_put_back_from_elsewhere(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    (inside / ".export-lstm-x").mkdir(parents=True)
+    (inside / ".export-lstm-x" / "old").symlink_to(outside)
+    (inside / ".export-lstm-x" / "folder").write_text(str(inside))
+    (inside / ".export-lstm-y" / "old").mkdir(parents=True)
+    (inside / ".export-lstm-y" / "old" / "planted").write_text("")
+    (inside / ".export-lstm-y" / "folder").write_text(str(inside / ".." / "outside"))
+    (inside / ".export-lstm-z" / "old").mkdir(parents=True)
+    os.mkfifo(inside / ".export-lstm-z" / "folder")
+    clean(inside)
+    assert [path.name for path in outside.iterdir()] == ["mine"]
+    assert not any(inside.iterdir())
+
+
 def test_two_exports_to_the_same_paths_do_not_mix(tmp_path):
     both = (
         PRELUDE
@@ -595,6 +612,30 @@ def test_an_artifact_that_the_contract_does_not_tell_of_is_found(beside):
     (folder / "m.tflite").unlink()  # taken elsewhere
     assert strays(beside) == [folder / "m.onnx"]
     assert strays(folder / "none.contract.json") == []
+
+
+@pytest.mark.parametrize("name", ["../outside.tflite", "/etc/hostname", "a\0b", ".", "pipe"])
+def test_a_strangers_contract_has_nothing_read_but_the_files_beside_it(beside, monkeypatch, name):
+    os.mkfifo(beside.parent / "pipe")
+    (beside.parent.parent / "outside.tflite").write_text("")
+    read = []
+    monkeypatch.setattr(outputs, "digest", lambda path: read.append(path) or "ab")
+    beside.write_text(contract(savedmodel=ArtifactInfo(name, sha256="ab")).to_json())
+    assert beside.with_name("m.tflite") in strays(beside)  # which the contract doesn't tell of
+    with pytest.raises(OutputError, match="is not the one"):
+        kept(beside, contract(onnx=NEW), force=False)
+    assert read == []
+
+
+def test_a_contract_that_is_no_file_or_a_large_one_is_not_read(tmp_path, monkeypatch):
+    pipe, large = tmp_path / "pipe.contract.json", tmp_path / "large.contract.json"
+    os.mkfifo(pipe)
+    with large.open("wb") as file:
+        file.truncate(outputs.MOST_BYTES + 1)
+    for path in (pipe, large):
+        assert strays(path) == []
+        with pytest.raises(OutputError, match="is no contract"):
+            kept(path, contract(onnx=NEW), force=False)
 
 
 def test_a_contract_without_digests_tells_of_any_file(beside):

@@ -1,11 +1,13 @@
 """What people see: true, and as it is written, whatever names files hold."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exporter import tables
+from exporter.bench import Timing
 from exporter.pipeline import Artifact
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
@@ -77,6 +79,15 @@ def test_the_time_steps_of_a_model(capsys, time, told):
     facts = {"model": "m", "recurrent_layers": [], "time": time, "can_be_stepped": True, "signatures": {}}
     tables.print_facts(facts)
     assert capsys.readouterr().out.startswith(f"m: {told}\n")
+
+
+def test_a_call_without_a_time_axis_is_not_divided_into_steps(capsys):
+    timing = Timing(Path("m.onnx"), "sequence", 1, None, 12e-6, None)
+    tables.print_timings([timing, replace(timing, total=4)])
+    header, without, _, with_steps, *_ = capsys.readouterr().out.splitlines()
+    place = header.index("batch")
+    assert (without[place:].split(), with_steps[place:].split()) == (["1", "none", "12.0"], ["1", "4", "12.0", "3.00"])
+    assert tables.timing_facts(timing)["us_per_step"] is None
 
 
 def facts():
