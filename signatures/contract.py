@@ -27,11 +27,14 @@ class ArtifactInfo:
         file: The artifact's file or folder name.
         dims: Dimensions fixed in this artifact, {"batch": 1}; what is not named here a call may choose.
         lowerings: Recurrent layer -> how it became ops of this target, one sentence.
+        sha256: Of the artifact, in the contract beside it; None in the one embedded, which can't tell its own. Of a
+            folder: that of the lines "<sha256>  <path>" of its files, sorted by path.
     """
 
     file: str
     dims: Mapping[str, int] = field(default_factory=dict)
     lowerings: Mapping[str, str] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Contract:
     """All signatures of an export and what made it.
 
     Attributes:
-        model: {"name", "sha256" of the model file or None for a model in memory}.
+        model: {"name", "sha256" of the model file or None for a model in memory, which has "weights" instead: their
+            digest}.
         outputs: Port names of the model's own outputs, in the model's order.
         signatures: Signature name -> Signature.
         step: Why there is no `step` signature, None where there is one.
