@@ -258,8 +258,9 @@ def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, t
     return open_artifact(path, contract, signature, batch, total)[0], None
 
 
-def _read_contract(path: Path) -> tuple[None, Contract]:
-    return None, open_runner(path).contract
+def _read_contract(path: Path, trust: bool) -> tuple[None, Contract]:
+    """Open an artifact the careful way, and let go of it: what a bench opens later has passed here."""
+    return None, open_runner(path, trust).contract
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,7 @@ def bench(
     times: Sequence[int] = (),
     batch: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    trust: bool = False,
 ) -> list[Timing]:
     """Time artifacts side by side: `sequence` for each number of time steps, and `step`.
 
@@ -294,8 +296,10 @@ def bench(
         times: Time steps of a `sequence` call; empty for what the artifact is fixed to, else 16, 96 and 960.
         batch: Samples a call; None for what the artifacts are fixed to, else 1.
         progress: Called with what is being timed.
+        trust: Whether to load a SavedModel whatever it holds; see signatures.open.
 
     Raises:
+        UnsafeArtifact: When opening an artifact may read or write files or run code.
         ArtifactError: When a path isn't an artifact of ours or its runtime can't run it.
         FeedError: When an artifact is fixed to another number of samples or time steps.
     """
@@ -307,7 +311,7 @@ def bench(
             workers.append(Worker())
             stack.callback(workers[-1].close)
         progress("opening")
-        contracts = _all(workers, paths, [partial(_read_contract, path) for path in paths])
+        contracts = _all(workers, paths, [partial(_read_contract, path, trust) for path in paths])
         samples = _batch(paths, contracts, batch)
         calls: dict[tuple[str, int], list[int]] = {}
         for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):

@@ -20,6 +20,7 @@ import click
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 from signatures.golden import ROUNDINGS
 
+from .loading import MAX_MEMORY
 from .outputs import TARGETS
 from .plan import CHOICES
 
@@ -98,6 +99,16 @@ verbosity = [
 in_dtype = click.option(
     "--dtype", type=click.Choice(list(ROUNDINGS)), help="The type to compute in; by default each layer's own."
 )
+trusting = click.option(
+    "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds: they may read or write files or run code."
+)
+memory = click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_MEMORY,
+    show_default=True,
+    help="GB that the model's weights, or one of its tensors, may take.",
+)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,6 +154,7 @@ def main() -> None:
     help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
 @in_dtype
+@memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
@@ -172,12 +184,13 @@ def export(
     type=click.Path(path_type=Path),
     help="A case to compare with.  [default: the stream laws alone]",
 )
+@trusting
 @common
-def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+def check(artifact: Path, case: Path | None, trust: bool, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
     with running(verbose, quiet) as progress:
         progress("checking in a process of its own")
-        report = in_child(_check, artifact, case)
+        report = in_child(_check, artifact, case, trust)
         from . import tables
 
         if as_json:
@@ -202,16 +215,27 @@ def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @in_dtype
+@memory
 @common
 def golden(
-    model: Path, case: Path, feeds: Path | None, lengths: bool, dtype: Any, verbose: bool, quiet: bool, as_json: bool
+    model: Path,
+    case: Path,
+    feeds: Path | None,
+    lengths: bool,
+    dtype: Any,
+    max_memory: float,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
     with running(verbose, quiet) as progress:
         arrays = None if feeds is None else read_feeds(feeds)
         from .pipeline import record_case
 
-        recorded = record_case(model, case, feeds=arrays, lengths=lengths, dtype=dtype, progress=progress)
+        recorded = record_case(
+            model, case, feeds=arrays, lengths=lengths, dtype=dtype, max_memory=max_memory, progress=progress
+        )
         if as_json:
             click.echo(
                 json.dumps(
@@ -226,8 +250,9 @@ def golden(
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
 @in_dtype
+@memory
 @common
-def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -> None:
+def inspect(path: Path, dtype: Any, max_memory: float, verbose: bool, quiet: bool, as_json: bool) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
     with running(verbose, quiet) as progress:
         from . import tables
@@ -238,7 +263,7 @@ def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -
             from .pipeline import computing, load_model, open_model
 
             progress("loading")
-            loaded = load_model(path)
+            loaded = load_model(path, max_memory)
             with computing(loaded, dtype):
                 facts = tables.model_facts(open_model(loaded, progress))
         if as_json:
@@ -257,11 +282,13 @@ def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -
     help="Time steps of a sequence call; several by commas or repeated.  [default: 16,96,960, or as fixed]",
 )
 @click.option("--batch", type=click.IntRange(1, MOST), help="Samples a call.  [default: 1, or as fixed]")
+@trusting
 @common
 def bench(
     artifacts: tuple[Path, ...],
     times: tuple[list[int], ...],
     batch: int | None,
+    trust: bool,
     verbose: bool,
     quiet: bool,
     as_json: bool,
@@ -270,7 +297,7 @@ def bench(
     with running(verbose, quiet) as progress:
         from .bench import bench as run
 
-        timings = run(artifacts, [total for each in times for total in each], batch, progress)
+        timings = run(artifacts, [total for each in times for total in each], batch, progress, trust)
         from . import tables
 
         if as_json:
@@ -279,11 +306,11 @@ def bench(
             tables.print_timings(timings)
 
 
-def _check(artifact: Path, case: Path | None) -> Any:
+def _check(artifact: Path, case: Path | None, trust: bool) -> Any:
     import signatures
 
     golden = None if case is None else signatures.Case.load(case)
-    return signatures.check(signatures.open(artifact), golden)
+    return signatures.check(signatures.open(artifact, trust), golden)
 
 
 def _artifact_facts(path: Path) -> Any:
@@ -291,7 +318,7 @@ def _artifact_facts(path: Path) -> Any:
 
     from . import tables
 
-    return tables.runner_facts(signatures.open(path), path)
+    return tables.contract_facts(signatures.read_contract(path), path)
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -319,13 +346,12 @@ def read_feeds(path: Path) -> dict[str, Any]:
     Raises:
         LoadError: When it is missing or something else.
     """
-    import numpy as np
+    from signatures import files
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError):
-        raise LoadError(f"{path}: missing, or not an .npz of plain arrays. Write it with numpy.savez.") from None
+        feeds = files.read_npz(path)
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}. Give an .npz of plain arrays, written with numpy.savez.") from None
     if not feeds or any(array.ndim == 0 for array in feeds.values()):
         raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
     return feeds
