@@ -44,7 +44,7 @@ def look(path: Path, most: int = MOST) -> int:
     if kind != stat.S_IFREG:
         raise ValueError(f"it is {KINDS.get(kind, 'something else')}, not a file")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size:,} bytes; at most {most:,} are read")
+        raise ValueError(f"it has {status.st_size:,} bytes; at most {most:,} are accepted")
     return status.st_size
 
 
@@ -127,7 +127,7 @@ def read_npz(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if (total := sum(member.file_size for member in members)) > MOST:
-                raise ValueError(f"it holds {total:,} bytes; at most {MOST:,} are read")
+                raise ValueError(f"it holds {total:,} bytes; at most {MOST:,} are accepted")
             for member in members:
                 with archive.open(member) as file:
                     arrays[member.filename.removesuffix(".npy")] = read_array(file, member.file_size)

@@ -28,7 +28,7 @@ STATEFUL = frozenset(
 )
 # Ops that TensorFlow calls stateless take and give numbers, or lists of tensors. Strings may be names of files.
 LISTS = re.compile(r"TensorList|EmptyTensorList")
-NUMBERLESS = frozenset({tf.string.as_datatype_enum, tf.variant.as_datatype_enum, tf.resource.as_datatype_enum})
+NUMBERLESS = frozenset({7, 20, 21})  # DT_STRING, DT_RESOURCE, DT_VARIANT in types.proto
 # Those of them that reach files, other devices or code all the same, by what they are told in an attribute.
 REACHING = re.compile(r"_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|.*(PyFunc|Dataset|Queue|Reader|Barrier)")
 TELLING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")

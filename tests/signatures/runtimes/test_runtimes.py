@@ -1,7 +1,7 @@
 """An artifact is opened by what it is; what can't be opened is refused in a sentence that names the path."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -166,28 +166,28 @@ def test_a_tflite_file_without_the_contracts_signature_is_refused(put, total):
     assert refusal(put("tflite", text=text)).startswith("The file is damaged or not TFLite (ValueError:")
 
 
-def saved_model(tmp_path, monkeypatch, load):
-    """Return a folder with a saved_model.pb, to be opened by a TensorFlow that has nothing but this `load`."""
-    reload(monkeypatch, "savedmodel")
-    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(saved_model=SimpleNamespace(load=load)))
+def saved_model(tmp_path, monkeypatch):
+    """Return a folder with an empty saved_model.pb, which TensorFlow must not be asked to load."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
     (tmp_path / "saved" / "assets.extra").mkdir(parents=True)
     (tmp_path / "saved" / "saved_model.pb").touch()
     return tmp_path / "saved"
 
 
 def test_a_strangers_saved_model_is_refused_unread(tmp_path, monkeypatch):
-    folder = saved_model(tmp_path, monkeypatch, lambda path: pytest.fail(f"{path} was read"))
+    folder = saved_model(tmp_path, monkeypatch)
     assert refusal(folder).startswith("The folder carries no export-lstm contract.")
 
 
-def test_a_damaged_saved_model_is_refused(tmp_path, monkeypatch, total):
-    def load(path):
-        raise OSError(f"Cannot parse file {path}/saved_model.pb\nmore\nand more")
-
-    folder = saved_model(tmp_path, monkeypatch, load)
+@pytest.mark.parametrize("content", [b"not a protocol buffer", b"\x0a\xff\xff\xff\xff\x0f", bytes(9)])
+def test_a_damaged_saved_model_is_refused(tmp_path, monkeypatch, total, content):
+    folder = saved_model(tmp_path, monkeypatch)
     (folder / "assets.extra" / "contract.json").write_text(total.contract("savedmodel").to_json())
+    (folder / "saved_model.pb").write_bytes(content)
     sentence = refusal(folder)
-    assert sentence.startswith("The folder is damaged or not a SavedModel (OSError: Cannot parse file")
+    assert sentence.startswith("The folder is damaged: saved_model.pb can't be read (DecodeError: ")
     assert "\n" not in sentence
 
 
