@@ -4,10 +4,10 @@ A file of 17 kB can name a layer of 15,000 units or a tensor of 10**8 rows. What
 at without Keras; the rest while Keras builds the model, by every variable and symbolic tensor that it makes.
 """
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from signatures.errors import LoadError
@@ -86,7 +86,7 @@ def _beyond(declared: int, of_what: str, stored: int) -> str:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     """Refuse variables and symbolic tensors that Keras makes inside and that go beyond, before they are made.
 
@@ -136,19 +136,15 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
 
 def run_shapes(keras: Any, model: Any) -> None:
     """Let a model work out every tensor's shape for one sample of STEPS time steps, without computing anything."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        return
     sized = [
         keras.KerasTensor([1 if axis == 0 else STEPS if n is None else n for axis, n in enumerate(x.shape)], x.dtype)
-        for x in inputs
+        for x in getattr(model, "inputs", None) or ()
     ]
-    try:
-        model.compute_output_spec(keras.tree.pack_sequence_as(model.input, sized))
-    except LoadError:
-        raise
-    except Exception:  # noqa: BLE001 - the model may not run with these sizes; the survey finds those that it runs with
+    if not sized:
         return
+    feeds = sized[0] if len(sized) == 1 else keras.tree.pack_sequence_as(model.input, sized)
+    with contextlib.suppress(ValueError, TypeError):  # it need not run with these sizes; what goes beyond is noted
+        model.compute_output_spec(feeds)
 
 
 def _bytes(keras: Any, shape: Any, dtype: Any) -> int:

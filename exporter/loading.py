@@ -38,6 +38,7 @@ MAX_LISTING = 4 << 20  # bytes of an archive's list of members
 MAX_OBJECTS = 30_000  # groups and datasets of an HDF5 file
 MAX_BRACKETS = 300_000  # dicts and lists of a configuration
 MAX_COMMAS = 4_000_000
+MAX_DEPTH = 100  # groups in groups, or dicts and lists in each other; a nested model takes four
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 FILTERS = frozenset({1, 2, 3, 32000})  # of HDF5 itself: gzip, shuffle, checksum, LZF; others load a plug-in
 
@@ -107,9 +108,11 @@ def load(path: str | Path, max_memory: float = MAX_MEMORY) -> Loaded:
     path = Path(path)
     _check_path(path)
     checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
-    _check_content(checked.config, path)
     try:
+        _check_content(checked.config, path)
         budget.check_declared(_walk(checked.config), checked.stored)
+    except UnsafeModel:
+        raise
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from None
     with _damaged(path, "the file"), path.open("rb") as file:
@@ -171,10 +174,10 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
 
 def _check_path(path: Path) -> None:
     """Refuse what is not one non-empty file with a suffix that says how to read it."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for names that no file can have; so is exists
         kind = "a SavedModel folder" if (path / "saved_model.pb").exists() else "a folder"
         raise LoadError(f"{path} is {kind}; the export needs the original .keras file, written by model.save.")
-    if not os.path.exists(path):  # unlike Path.exists, False for names that no file can have
+    if not os.path.exists(path):
         raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
@@ -304,12 +307,16 @@ def _check_hdf5(file: Any, path: Path) -> int:
     """Refuse HDF5 content that lies in other files or is far larger than what is stored, else return its bytes."""
     import h5py
 
-    total, count, seen, groups = 0, 0, set(), [file]
+    total, count, seen = 0, 0, set()
+    groups = [(file, 0)]
     while groups:
-        group = groups.pop()
+        group, depth = groups.pop()
         count += len(group)
-        if count > MAX_OBJECTS:
-            raise LoadError(f"{path}: the HDF5 content has over {MAX_OBJECTS:,} parts; no model of Keras has so many.")
+        if count > MAX_OBJECTS or depth > MAX_DEPTH:
+            raise LoadError(
+                f"{path}: the HDF5 content has over {MAX_OBJECTS:,} parts, or is over {MAX_DEPTH} deep; "
+                "no model of Keras is like that."
+            )
         for name in group:
             where = f"{group.name.rstrip('/')}/{name}"
             link = group.get(name, getlink=True)
@@ -320,7 +327,7 @@ def _check_hdf5(file: Any, path: Path) -> int:
                 continue
             seen.add(address)
             if isinstance(item, h5py.Group):
-                groups.append(item)
+                groups.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
                 total += _check_dataset(item, where, path)
     _check_size(total, total, path, "the weights")
@@ -358,17 +365,19 @@ def _check_classes(keras: Any, config: dict[str, Any], path: Path) -> None:
 def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield every dict of a configuration with the layer it belongs to, as messages name it."""
     # Keras drops the outermost compile_config under compile=False, so a custom loss there does no harm.
-    nodes: list[tuple[Any, str]] = [({**config, "compile_config": None}, "the model")]
+    nodes: list[tuple[Any, str, int]] = [({**config, "compile_config": None}, "the model", 0)]
     while nodes:
-        node, layer = nodes.pop()
+        node, layer, depth = nodes.pop()
+        if depth > MAX_DEPTH:
+            raise LoadError(f"{layer}: its configuration is over {MAX_DEPTH} deep; no model of Keras is like that.")
         if isinstance(node, dict):
             inner = node.get("config")
             if "class_name" in node and isinstance(inner, dict) and isinstance(inner.get("name"), str):
                 layer = f"layer {inner['name']!r}"
             yield node, layer
-            nodes.extend((value, layer) for value in node.values())
+            nodes.extend((value, layer, depth + 1) for value in node.values())
         elif isinstance(node, list):
-            nodes.extend((value, layer) for value in node)
+            nodes.extend((value, layer, depth + 1) for value in node)
 
 
 def _check_files(entry: dict[str, Any], layer: str, path: Path) -> None:

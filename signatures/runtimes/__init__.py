@@ -92,7 +92,7 @@ def target_of(path: str | Path) -> str:
     if not os.path.exists(path):  # unlike Path.exists, False for names that no file can have
         raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
     for target, (suffix, _, _) in RUNTIMES.items():
-        if suffix and not path.is_dir() and path.suffix == suffix:
+        if suffix and not os.path.isdir(path) and path.suffix == suffix:
             try:
                 files.look(path)
             except ValueError as error:
