@@ -30,7 +30,7 @@ STATEFUL = frozenset(
 LISTS = re.compile(r"TensorList|EmptyTensorList")
 NUMBERLESS = frozenset({7, 20, 21})  # DT_STRING, DT_RESOURCE, DT_VARIANT in types.proto
 # Those of them that reach files, other devices or code all the same, by what they are told in an attribute.
-REACHING = re.compile(r"_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|.*(PyFunc|Dataset|Queue|Reader|Barrier)")
+REACHING = re.compile(r"^_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|PyFunc|Dataset|Queue|Reader|Barrier")
 TELLING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")
 # What tf.saved_model.save puts into its two functions that read and write the variables. Loading calls neither.
 SAVING = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"})
@@ -129,7 +129,7 @@ def _computes(op: str) -> bool:
     if op in STATEFUL:
         return True
     known = op_def_registry.get(op)
-    if known is None or known.is_stateful or REACHING.match(op):
+    if known is None or known.is_stateful or REACHING.search(op):
         return False
     kinds = {argument.type for argument in (*known.input_arg, *known.output_arg)}
     told = (attribute.name for attribute in known.attr)
