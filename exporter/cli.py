@@ -20,7 +20,7 @@ import click
 from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
 from signatures.golden import ROUNDINGS
 
-from .loading import MAX_MEMORY
+from .budget import MAX_MEMORY
 from .outputs import TARGETS
 from .plan import CHOICES
 

@@ -26,7 +26,6 @@ from signatures import files
 from signatures.errors import LoadError, UnsafeModel
 
 from . import budget
-from .budget import MAX_MEMORY
 
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
@@ -93,7 +92,7 @@ class Checked:
     stored: int
 
 
-def load(path: str | Path, max_memory: float = MAX_MEMORY) -> Loaded:
+def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
     """Load a whole model saved by Keras 3 as `.keras`, `.h5` or `.hdf5`, or by Keras 2 or tf.keras as `.h5`.
 
     Args:
@@ -174,10 +173,11 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
 
 def _check_path(path: Path) -> None:
     """Refuse what is not one non-empty file with a suffix that says how to read it."""
-    if os.path.isdir(path):  # unlike Path.is_dir, False for names that no file can have; so is exists
-        kind = "a SavedModel folder" if (path / "saved_model.pb").exists() else "a folder"
-        raise LoadError(f"{path} is {kind}; the export needs the original .keras file, written by model.save.")
-    if not os.path.exists(path):
+    found = files.kind(path)
+    if found == "a folder":
+        found = "a SavedModel folder" if (path / "saved_model.pb").exists() else found
+        raise LoadError(f"{path} is {found}; the export needs the original .keras file, written by model.save.")
+    if found is None:
         raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
@@ -275,9 +275,7 @@ def _read_h5(path: Path) -> Checked:
         raise LoadError(
             f"{path} holds only weights, no architecture; save the whole model with model.save('name.keras')."
         )
-    return Checked(
-        _parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version), stored
-    )
+    return Checked(_parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version), stored)
 
 
 def _parse_config(text: Any, path: Path) -> Any:
@@ -292,7 +290,8 @@ def _parse_config(text: Any, path: Path) -> Any:
 
 def _parse(text: str | bytes, path: Path, what: str) -> Any:
     """Parse JSON that makes no more objects than an honest file does."""
-    content = text.encode() if isinstance(text, str) else text
+    # Bytes that are no text come from h5py as surrogates; json refuses them.
+    content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
     for count, most in (
         (content.count(b"{") + content.count(b"["), MAX_BRACKETS),
         (content.count(b","), MAX_COMMAS),

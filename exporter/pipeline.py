@@ -24,7 +24,8 @@ from signatures.parity import ParityReport
 from signatures.ports import Array, Signature
 
 from . import outputs
-from .loading import MAX_MEMORY, Loaded, load, require_keras
+from .budget import MAX_MEMORY
+from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
 from .plan import CHOICES, Choice, check_types, describe, plan
 

@@ -78,7 +78,9 @@ class Contract:
             data = _mapping(json.loads(text), str, object)
             schema = data.pop("schema")
             if schema != SCHEMA:
-                raise ArtifactError(f"The contract has schema {schema}; this version of export-lstm reads {SCHEMA}.")
+                raise ArtifactError(
+                    f"The contract has schema {schema!r:.100}; this version of export-lstm reads {SCHEMA}."
+                )
             data["model"] = _mapping(data["model"], str, (str, type(None)))
             data["outputs"] = tuple(_checked(name, str) for name in _checked(data["outputs"], list))
             data["example"] = _sizes(data["example"])
@@ -120,7 +122,8 @@ def _mapping(value: Any, key: Any, inner: Any) -> dict[Any, Any]:
 def _signature(name: str, data: dict[str, Any]) -> Signature:
     inputs, outputs = (tuple(_port(port) for port in _checked(data[side], list)) for side in ("inputs", "outputs"))
     carries = tuple(
-        Carry(_checked(carry["output"], str), _checked(carry["input"], str)) for carry in _checked(data["carries"], list)
+        Carry(_checked(carry["output"], str), _checked(carry["input"], str))
+        for carry in _checked(data["carries"], list)
     )
     if data["name"] != name:
         raise ValueError(f"signature {name!r} has the name {data['name']!r:.100}")

@@ -1,6 +1,6 @@
 """Files are looked at before they are read: a stranger's may be a pipe, a device, or far larger than it is worth.
 
-What is wrong is a ValueError whose text goes on after the path, "it is a named pipe, not a file": callers know the path.
+What is wrong is a ValueError whose text goes on after the path, which callers know: "it is a named pipe, not a file".
 """
 
 import math
@@ -21,6 +21,7 @@ TEXT = 64 << 20
 """Bytes of a JSON text."""
 
 KINDS = {
+    stat.S_IFREG: "a file",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -28,6 +29,16 @@ KINDS = {
     stat.S_IFDIR: "a folder",
 }
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def kind(path: Path) -> str | None:
+    """Return what is at a path, "a file", "a folder", ...; None where nothing is, nor can be by this name."""
+    try:
+        return KINDS[stat.S_IFMT(path.stat().st_mode)]
+    except PermissionError:
+        return "out of reach"
+    except (OSError, ValueError):
+        return None
 
 
 def look(path: Path, most: int = MOST) -> int:
@@ -40,9 +51,8 @@ def look(path: Path, most: int = MOST) -> int:
         status = path.stat()
     except OSError as error:
         raise ValueError(f"it can't be read ({error.strerror})") from None
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        raise ValueError(f"it is {KINDS.get(kind, 'something else')}, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"it is {KINDS[stat.S_IFMT(status.st_mode)]}, not a file")
     if status.st_size > most:
         raise ValueError(f"it has {status.st_size:,} bytes; at most {most:,} are accepted")
     return status.st_size

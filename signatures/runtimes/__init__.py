@@ -5,7 +5,6 @@ that kind is opened, so a device needs only the one it uses. A call is safe in a
 """
 
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,16 +88,16 @@ def target_of(path: str | Path) -> str:
         ArtifactError: When there is nothing, or nothing of ours.
     """
     path = Path(path)
-    if not os.path.exists(path):  # unlike Path.exists, False for names that no file can have
+    if (found := files.kind(path)) is None:
         raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
     for target, (suffix, _, _) in RUNTIMES.items():
-        if suffix and not os.path.isdir(path) and path.suffix == suffix:
+        if found != "a folder" and path.suffix == suffix:
             try:
                 files.look(path)
             except ValueError as error:
                 raise ArtifactError(f"{path}: {error}. Give a .tflite or .onnx file or a SavedModel folder.") from None
             return target
-    if (path / "saved_model.pb").is_file():
+    if files.kind(path / "saved_model.pb") is not None:
         return "savedmodel"
     raise ArtifactError(f"{path}: not an artifact. Give a .tflite or .onnx file or a folder with a saved_model.pb.")
 

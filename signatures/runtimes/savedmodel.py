@@ -33,7 +33,9 @@ NUMBERLESS = frozenset({7, 20, 21})  # DT_STRING, DT_RESOURCE, DT_VARIANT in typ
 REACHING = re.compile(r"^_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|PyFunc|Dataset|Queue|Reader|Barrier")
 TELLING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")
 # What tf.saved_model.save puts into its two functions that read and write the variables. Loading calls neither.
-SAVING = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"})
+SAVING = frozenset(
+    {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
+)
 OBJECTS = frozenset(
     {"variable", "bare_concrete_function", "captured_tensor", "constant"}
     | {"_generic_user_object", "trackable_list_wrapper", "signature_map"}
@@ -144,7 +146,7 @@ def _nodes(graphs: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _savers(graphs: Any) -> set[str]:
-    """Return the functions that read and write the variables, as far as nothing but the saver's own nodes calls them."""
+    """Return the functions that read and write the variables, if nothing but the saver's own nodes calls them."""
     names = {graphs.saver_def.save_tensor_name.partition(":")[0], graphs.saver_def.restore_op_name}
     savers = {node.attr["f"].func.name for node in graphs.graph_def.node if node.name in names and "f" in node.attr}
     called = set(graphs.object_graph_def.concrete_functions)

@@ -222,7 +222,10 @@ FOLDERS = {
     "a link for its weights": (link_weights, "a link to something outside"),
     "a link for a folder": (link_folder, "a link to something outside"),
     "a pipe": (lambda folder: os.mkfifo(folder / "variables" / "more"), "it is a named pipe"),
-    "3 GB of nothing": (lambda folder: os.truncate(folder / "variables" / "variables.index", 3 << 30), "bytes; at most"),
+    "3 GB of nothing": (
+        lambda folder: os.truncate(folder / "variables" / "variables.index", 3 << 30),
+        "bytes; at most",
+    ),
     "a contract of 100 MB": (lambda folder: os.truncate(folder / savedmodel.CONTRACT, 100 << 20), "bytes; at most"),
     "no contract": (lambda folder: (folder / savedmodel.CONTRACT).unlink(), "no export-lstm contract"),
     "a folder for the contract": (

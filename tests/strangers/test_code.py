@@ -1,5 +1,6 @@
 """Code in a model's configuration is refused wherever it hides, in every kind of file, and never runs."""
 
+import contextlib
 import importlib
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter.loading import load
-from signatures.errors import UnsafeModel
+from signatures.errors import LoadError, UnsafeModel
 
 KINDS = (".keras", ".h5", "old.h5")
 
@@ -200,10 +201,6 @@ def test_a_layers_name_is_no_path(make, tmp_path, name):
         config["config"]["layers"][1]["config"]["name"] = name
 
     for kind in KINDS:
-        try:
+        with contextlib.suppress(LoadError):
             load(make(kind, use))
-        except ValueError as error:
-            pytest.fail(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must be the tool's own
-            assert type(error).__module__ == "signatures.errors", error
     assert sorted(tmp_path.parent.iterdir()) == before

@@ -13,7 +13,6 @@ import pytest
 from exporter import loading
 from exporter.budget import LEAST
 from exporter.loading import load
-from signatures.errors import UnsafeModel
 
 KINDS = (".keras", ".h5", "old.h5")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with NumPy 2
@@ -475,4 +474,3 @@ def test_honest_layers_have_at_least_what_the_table_says():
         assert 1 < least(made.get_config()) <= made.count_params(), name
         seen += 1
     assert seen > 20
-
