@@ -91,7 +91,7 @@ def target_of(path: str | Path) -> str:
     if (found := files.kind(path)) is None:
         raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
     for target, (suffix, _, _) in RUNTIMES.items():
-        if found != "a folder" and path.suffix == suffix:
+        if suffix and found != "a folder" and path.suffix == suffix:
             try:
                 files.look(path)
             except ValueError as error:
