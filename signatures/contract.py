@@ -102,8 +102,11 @@ class Contract:
             made = cls(**data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
+        first = next(iter(made.signatures.values()))
         for signature in made.signatures.values():
             _check_ports(made, signature)
+            if _names(signature) != _names(first):
+                raise ArtifactError(f"The contract's signatures {first.name!r} and {signature.name!r} differ in ports.")
         return made
 
 
@@ -159,6 +162,11 @@ def _size(value: Any) -> int:
 def _sizes(data: Any) -> dict[str, int]:
     """Return dimension -> size, both of the right kind."""
     return {str(_dim(dim)): _size(size) for dim, size in _mapping(data, str, int).items()}
+
+
+def _names(signature: Signature) -> tuple[set[str], ...]:
+    ports = (signature.inputs, signature.outputs)
+    return *({port.name for port in each} for each in ports), {f"{c.output} {c.input}" for c in signature.carries}
 
 
 def _check_ports(contract: Contract, signature: Signature) -> None:

@@ -1,11 +1,11 @@
 """Runtimes: open an artifact by what it is and run its signatures by name, the same way in each.
 
-One module a target, each with `load(path) -> (contract, call)`; its runtime is imported when the first artifact of
+One module a target, each with `load(path) -> (contract, call, takes)`; its runtime is imported when the first artifact of
 that kind is opened, so a device needs only the one it uses. A call is safe in any thread and returns arrays of its own.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, ExportLSTMError, MissingRuntime, one_line
-from ..ports import Array, Feeds
+from ..ports import Array, Feeds, show
 from ..stream import Stream
 
 Call = Callable[[str, Feeds], dict[str, Array]]
+Takes = Callable[[str], Mapping[str, Sequence[Any]]]
+"""Signature -> input -> the sizes of its axes in the graph; where a call may choose, anything but a positive int."""
 
 # target: (suffix, module here, what to install)
 RUNTIMES = {
@@ -121,8 +123,9 @@ def open(path: str | Path, trust: bool = False) -> Runner:
     target = target_of(path)
     options = {"trust": trust} if target == "savedmodel" else {}  # the others hold nothing but mathematics
     with _reading(path, target) as runtime:
-        contract, call = runtime.load(Path(path), **options)
-        return Runner(_held(contract, target), target, call)
+        contract, call, takes = runtime.load(Path(path), **options)
+        _check_inputs(_held(contract, target), target, takes)
+        return Runner(contract, target, call)
 
 
 def read_contract(path: str | Path) -> Contract:
@@ -158,3 +161,22 @@ def _held(contract: Contract, target: str) -> Contract:
     if target not in contract.artifacts:
         raise ArtifactError(f"its contract is for {', '.join(contract.artifacts)}, not for {target}.")
     return contract
+
+
+def _check_inputs(contract: Contract, target: str, takes: Takes) -> None:
+    """Refuse a contract whose inputs have other sizes than those of the graph."""
+    for signature in contract.signatures.values():
+        sizes = {**contract.artifacts[target].dims, **signature.dims}
+        found = takes(signature.name)
+        for port in signature.inputs:
+            wanted, graph = port.sized(sizes), found.get(port.name)
+            if graph is None:
+                continue  # an input that nothing depends on may have been left out
+            known = zip(wanted, graph, strict=False)
+            if len(wanted) != len(graph) or any(
+                isinstance(a, int) and isinstance(b, int) and b > 0 and a != b for a, b in known
+            ):
+                raise ArtifactError(
+                    f"its contract says that {signature.name} takes {port.name!r} as {show(wanted)}, "
+                    f"but its graph takes {show(tuple(graph))}. Export it again."
+                )

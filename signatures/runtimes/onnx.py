@@ -12,7 +12,7 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
-from . import Call
+from . import Call, Takes
 
 METADATA = "export-lstm.contract"
 
@@ -35,7 +35,7 @@ MOST_FIELDS = 1_500_000
 """Of all messages together: some 4 seconds of looking."""
 
 
-def load(path: Path) -> tuple[Contract, Call]:
+def load(path: Path) -> tuple[Contract, Call, Takes]:
     """Open an ONNX file; the contract is its metadata property `export-lstm.contract`."""
     try:
         content = files.read(path)
@@ -49,14 +49,14 @@ def load(path: Path) -> tuple[Contract, Call]:
     if text is None:
         raise ArtifactError("The file carries no export-lstm contract. Export the Keras model with export-lstm.")
     contract = Contract.from_json(text)
-    taken = {value.name for value in session.get_inputs()}
+    taken = {value.name: value.shape for value in session.get_inputs()}
 
     def call(signature: str, feeds: Feeds) -> dict[str, Array]:
         names = [port.name for port in contract.signatures[signature].outputs]
         values = session.run(names, {name: value for name, value in feeds.items() if name in taken})
         return dict(zip(names, values, strict=True))
 
-    return contract, call
+    return contract, call, lambda signature: taken
 
 
 def check(content: bytes) -> None:

@@ -16,7 +16,7 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
-from . import Call
+from . import Call, Takes
 
 CONTRACT = "assets.extra/contract.json"
 
@@ -42,7 +42,7 @@ OBJECTS = frozenset(
 )
 
 
-def load(path: Path, trust: bool) -> tuple[Contract, Call]:
+def load(path: Path, trust: bool) -> tuple[Contract, Call, Takes]:
     """Open a SavedModel folder.
 
     Args:
@@ -62,7 +62,11 @@ def load(path: Path, trust: bool) -> tuple[Contract, Call]:
         outputs = functions[signature](**{name: tf.constant(value) for name, value in feeds.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    return contract, call
+    def takes(signature: str) -> dict[str, list[int | None]]:
+        specs = functions[signature].structured_input_signature[1]
+        return {name: spec.shape.as_list() for name, spec in specs.items()}
+
+    return contract, call, takes
 
 
 def read_contract(path: Path) -> Contract:

@@ -10,12 +10,12 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, one_line
 from ..ports import Array, Feeds
-from . import Call
+from . import Call, Takes
 
 METADATA = "export-lstm.contract"
 
 
-def load(path: Path) -> tuple[Contract, Call]:
+def load(path: Path) -> tuple[Contract, Call, Takes]:
     """Open a TFLite file; the contract is its metadata buffer `export-lstm.contract`."""
     try:
         content = files.read(path)
@@ -32,7 +32,13 @@ def load(path: Path) -> tuple[Contract, Call]:
         with alone:
             return dict(runners[signature](**feeds))
 
-    return contract, call
+    def takes(signature: str) -> dict[str, list[int]]:
+        return {
+            name: [int(size) for size in details["shape_signature"]]
+            for name, details in runners[signature].get_input_details().items()
+        }
+
+    return contract, call, takes
 
 
 def read_contract(content: bytes) -> Contract:

@@ -166,6 +166,19 @@ def test_a_tflite_file_without_the_contracts_signature_is_refused(put, total):
     assert refusal(put("tflite", text=text)).startswith("The file is damaged or not TFLite (ValueError:")
 
 
+@pytest.mark.parametrize("target", FILES)
+@pytest.mark.parametrize("shape", ['"time",\n            300000000', '"time",\n            3,\n            1', '"time"'])
+def test_a_contract_that_says_other_sizes_than_the_graph_is_refused(put, total, target, shape):
+    text = total.contract(target).to_json()
+    honest = next(each for each in ('"time",\n            3',) if each in text)
+    sentence = refusal(put(target, text=text.replace(honest, shape, 1)))
+    if "300000000" in shape:
+        assert sentence.startswith("The text is not an export-lstm contract (ValueError: size 300000000)")
+    else:
+        assert sentence.startswith("its contract says that sequence takes 'x' as [batch, time")
+        assert sentence.endswith("Export it again.")
+
+
 def saved_model(tmp_path, monkeypatch):
     """Return a folder with an empty saved_model.pb, which TensorFlow must not be asked to load."""
     import tensorflow as tf
