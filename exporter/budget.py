@@ -14,7 +14,7 @@ from signatures.errors import LoadError
 from signatures.ports import show
 
 MAX_MEMORY = 8.0  # GB
-UNSTORED = 64 << 20
+UNSTORED = 4 << 20
 """Bytes of variables that a file needn't store: seeds, counters, states."""
 TIMES_STORED = 4
 """How far variables may be larger than what is stored of them: of another type, or made twice."""
@@ -75,7 +75,7 @@ def check_declared(entries: Iterator[tuple[Options, str]], stored: int) -> None:
         name, options = entry.get("class_name"), entry.get("config")
         if isinstance(name, str) and name in LEAST and isinstance(options, dict):
             declared += LEAST[name](options)
-            if declared > 2 * stored + UNSTORED:  # 4-bit weights are two in a byte
+            if declared > 2 * stored + UNSTORED // 4:  # 4-bit weights are two in a byte
                 raise LoadError(f"{layer} ({name}): {_beyond(declared, 'weights or more', stored)}")
 
 
@@ -145,6 +145,19 @@ def run_shapes(keras: Any, model: Any) -> None:
     feeds = sized[0] if len(sized) == 1 else keras.tree.pack_sequence_as(model.input, sized)
     with contextlib.suppress(ValueError, TypeError):  # it need not run with these sizes; what goes beyond is noted
         model.compute_output_spec(feeds)
+        for layer in _attentions(model):
+            query, value = [x.shape[1] for x in keras.tree.flatten(layer.input)[:2]]
+            heads = getattr(layer, "num_heads", getattr(layer, "num_query_heads", 1))
+            keras.KerasTensor([heads, query, value], layer.compute_dtype)  # of every step with every other
+
+
+def _attentions(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model, and of models in it, that compare every time step with every other."""
+    for layer in model.layers:
+        if type(layer).__name__.endswith("Attention"):
+            yield layer
+        if hasattr(layer, "layers"):
+            yield from _attentions(layer)
 
 
 def _bytes(keras: Any, shape: Any, dtype: Any) -> int:

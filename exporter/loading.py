@@ -31,6 +31,7 @@ MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
 EXPANSION_FLOOR = 100 << 20
+MAX_PACKED = 20  # as far as packed arrays count as stored when layers are held against them
 # Honest models of some thousand layers have a tenth of these.
 MAX_MEMBERS = 10_000  # of an archive
 MAX_LISTING = 4 << 20  # bytes of an archive's list of members
@@ -303,10 +304,10 @@ def _parse(text: str | bytes, path: Path, what: str) -> Any:
 
 
 def _check_hdf5(file: Any, path: Path) -> int:
-    """Refuse HDF5 content that lies in other files or is far larger than what is stored, else return its bytes."""
+    """Refuse HDF5 content that lies in other files or is swollen, else return the bytes of what it stores."""
     import h5py
 
-    total, count, seen = 0, 0, set()
+    total, counted, count, seen = 0, 0, 0, set()
     groups = [(file, 0)]
     while groups:
         group, depth = groups.pop()
@@ -328,13 +329,14 @@ def _check_hdf5(file: Any, path: Path) -> int:
             if isinstance(item, h5py.Group):
                 groups.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
-                total += _check_dataset(item, where, path)
+                declared, stored = _check_dataset(item, where, path)
+                total, counted = total + declared, counted + stored
     _check_size(total, total, path, "the weights")
-    return total
+    return counted
 
 
-def _check_dataset(dataset: Any, where: str, path: Path) -> int:
-    """Refuse a dataset stored in other files or swollen, else return its bytes."""
+def _check_dataset(dataset: Any, where: str, path: Path) -> tuple[int, int]:
+    """Refuse a dataset stored in other files or swollen, else return the bytes it declares, and those that count."""
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
         raise UnsafeModel(f"{path}: {where} is {kind}, which reads other files. {PASS_IN_MEMORY}")
@@ -342,8 +344,9 @@ def _check_dataset(dataset: Any, where: str, path: Path) -> int:
     if others := {made.get_filter(k)[0] for k in range(made.get_nfilters())} - FILTERS:
         raise UnsafeModel(f"{path}: {where} is packed by the HDF5 plug-in {min(others)}. {PASS_IN_MEMORY}")
     declared: int = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
-    _check_size(declared, dataset.id.get_storage_size(), path, f"the dataset {where}")
-    return declared
+    stored = dataset.id.get_storage_size()
+    _check_size(declared, stored, path, f"the dataset {where}")
+    return declared, min(declared, MAX_PACKED * stored)
 
 
 def _check_content(config: dict[str, Any], path: Path) -> None:

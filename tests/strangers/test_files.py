@@ -402,6 +402,7 @@ WEIGHTS = {
     "10**7 features": fed([None, None, 10**7]),
     "10**9 features": fed([None, None, 10**9]),
     "features that a normalisation counts": fed([None, None, 10**9], layer("LayerNormalization")),
+    "2,000 units, which take a while to draw": memory(units=2000),
     "30 layers of 3,000 units": repeat(30, layer("Dense", units=3000)),
     "in both directions": lambda config: config["config"]["layers"][1].update(
         class_name="Bidirectional",
@@ -445,6 +446,28 @@ def test_a_tensor_beyond_memory(make, refused, kind, case):
         pytest.skip("Keras 2's Resizing is not translated")
     message = refused(make(kind, TENSORS[case]))
     assert "--max-memory" in message or "known equal in Keras 3" in message
+
+
+@pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention", "MultiHeadAttention"])
+def test_attention_over_a_million_steps(tmp_path, refused, kind):
+    """No tensor between layers is large; the one inside the layer is."""
+    import keras
+
+    x = keras.Input((10**6, 3))
+    options = {"num_heads": 1, "key_dim": 2} if kind == "MultiHeadAttention" else {}
+    keras.Model(x, getattr(keras.layers, kind)(**options)(*([x, x] if options else [[x, x]]))).save(
+        tmp_path / "model.keras"
+    )
+    assert "a tensor [1, 1000000, 1000000] takes 4,000.0 GB" in refused(tmp_path / "model.keras")
+
+
+def test_zeros_packed_into_little_do_not_count_as_weights(make, refused):
+    """100 kB on disk say that they are 90 MB of weights, so that a layer of as many might be built."""
+
+    def pack(file):
+        file.create_dataset("big", data=np.zeros(90 << 20, "u1"), chunks=(1 << 20,), compression="gzip")
+
+    assert "with it the model declares" in refused(make(".keras", memory(units=4000), pack))
 
 
 def test_memory_may_be_raised(make, refused, base):
