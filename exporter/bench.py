@@ -248,8 +248,9 @@ def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, t
     return open_artifact(path, contract, signature, batch, total)[0], None
 
 
-def _read_contract(path: Path) -> tuple[None, Contract]:
-    return None, open_runner(path).contract
+def _read_contract(path: Path, trust: bool) -> tuple[None, Contract]:
+    """Open an artifact the careful way, and let go of it: what a bench opens later has passed here."""
+    return None, open_runner(path, trust).contract
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,7 @@ def bench(
     batch: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
     timeout: float | None = TIMEOUT,
+    trust: bool = False,
 ) -> list[Timing]:
     """Time artifacts side by side: `sequence` for each number of time steps, and `step`.
 
@@ -286,15 +288,17 @@ def bench(
         batch: Samples a call; None for what the artifacts are fixed to, else 1.
         progress: Called with what is being timed.
         timeout: Seconds that opening an artifact or a turn of its calls may take; None for no limit.
+        trust: Whether to load a SavedModel whatever it holds; see signatures.open.
 
     Raises:
+        UnsafeArtifact: When opening an artifact may read or write files or run code.
         ArtifactError: When a path isn't an artifact of ours or its runtime can't run it.
         FeedError: When an artifact is fixed to another number of samples or time steps.
     """
     for path in paths:
         target_of(path)
     try:
-        return _bench(paths, times, batch, progress, timeout)
+        return _bench(paths, times, batch, progress, timeout, trust)
     except Lost as lost:
         raise ArtifactError(f"{lost}. {lost.advice}") from None
 
@@ -305,6 +309,7 @@ def _bench(
     batch: int | None,
     progress: Callable[[str], None],
     timeout: float | None,
+    trust: bool,
 ) -> list[Timing]:
     with contextlib.ExitStack() as stack:
         workers = []
@@ -312,7 +317,7 @@ def _bench(
             workers.append(Worker(name=f"{path}: its runtime", timeout=timeout, memory=MEMORY))
             stack.callback(workers[-1].close)
         progress("opening")
-        contracts = _all(workers, paths, [partial(_read_contract, path) for path in paths])
+        contracts = _all(workers, paths, [partial(_read_contract, path, trust) for path in paths])
         samples = _batch(paths, contracts, batch)
         calls: dict[tuple[str, int], list[int]] = {}
         for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):

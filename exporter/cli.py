@@ -22,6 +22,7 @@ from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadErr
 from signatures.golden import ROUNDINGS
 
 from . import child, outputs
+from .budget import MAX_MEMORY
 from .loading import MODEL_SUFFIXES, check_path
 from .outputs import TARGETS
 from .plan import CHOICES
@@ -119,6 +120,16 @@ timeout = click.option(
 in_dtype = click.option(
     "--dtype", type=click.Choice(list(ROUNDINGS)), help="The type to compute in; by default each layer's own."
 )
+trusting = click.option(
+    "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds: they may read or write files or run code."
+)
+memory = click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_MEMORY,
+    show_default=True,
+    help="GB that the model's weights, or one of its tensors, may take.",
+)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,6 +175,7 @@ def main() -> None:
     help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
 @in_dtype
+@memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
@@ -195,12 +207,15 @@ def export(
     help="A case to compare with.  [default: the stream laws alone]",
 )
 @timeout
+@trusting
 @common
-def check(artifact: Path, case: Path | None, timeout: float, verbose: bool, quiet: bool, as_json: bool) -> None:
+def check(
+    artifact: Path, case: Path | None, timeout: float, trust: bool, verbose: bool, quiet: bool, as_json: bool
+) -> None:
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
     with running(verbose, quiet) as session:
         session.progress("checking in a process of its own")
-        report, strays = session.run_runtime(artifact, timeout, _check, artifact, case)
+        report, strays = session.run_runtime(artifact, timeout, _check, artifact, case, trust)
         session.show(
             lambda tables: {**tables.report_facts(report), "strays": [str(each) for each in strays]},
             lambda tables: tables.print_report(report, artifact),
@@ -226,16 +241,27 @@ def check(artifact: Path, case: Path | None, timeout: float, verbose: bool, quie
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @in_dtype
+@memory
 @common
 def golden(
-    model: Path, case: Path, feeds: Path | None, lengths: bool, dtype: Any, verbose: bool, quiet: bool, as_json: bool
+    model: Path,
+    case: Path,
+    feeds: Path | None,
+    lengths: bool,
+    dtype: Any,
+    max_memory: float,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
     with running(verbose, quiet) as session:
         check_path(model)
         arrays = None if feeds is None else read_feeds(feeds)
         session.write_to(case.parent)
-        recorded = session.run(_golden, model, case, arrays, lengths, dtype)
+        recorded = session.run(
+            _golden, model, case, {"feeds": arrays, "lengths": lengths, "dtype": dtype, "max_memory": max_memory}
+        )
         session.show(
             lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
             lambda tables: tables.print_case(case, recorded),
@@ -246,13 +272,16 @@ def golden(
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
 @in_dtype
+@memory
 @click.option(
     "--timeout",
     type=SECONDS,
     help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
 )
 @common
-def inspect(path: Path, dtype: Any, timeout: float | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+def inspect(
+    path: Path, dtype: Any, max_memory: float, timeout: float | None, verbose: bool, quiet: bool, as_json: bool
+) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
     with running(verbose, quiet) as session:
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
@@ -261,7 +290,7 @@ def inspect(path: Path, dtype: Any, timeout: float | None, verbose: bool, quiet:
             facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
         else:
             _check_inspected(path)
-            facts = session.run(_model_facts, path, dtype, limit=timeout)
+            facts = session.run(_model_facts, path, dtype, max_memory, limit=timeout)
         session.show(lambda _: facts, lambda tables: tables.print_facts(facts), as_json)
 
 
@@ -276,12 +305,14 @@ def inspect(path: Path, dtype: Any, timeout: float | None, verbose: bool, quiet:
 )
 @click.option("--batch", type=click.IntRange(1, MOST), help="Samples a call.  [default: 1, or as fixed]")
 @timeout
+@trusting
 @common
 def bench(
     artifacts: tuple[Path, ...],
     times: tuple[list[int], ...],
     batch: int | None,
     timeout: float,
+    trust: bool,
     verbose: bool,
     quiet: bool,
     as_json: bool,
@@ -290,7 +321,7 @@ def bench(
     with running(verbose, quiet) as session:
         from .bench import bench as run
 
-        timings = run(artifacts, [total for each in times for total in each], batch, session.progress, timeout)
+        timings = run(artifacts, [total for each in times for total in each], batch, session.progress, timeout, trust)
         session.show(
             lambda tables: [tables.timing_facts(each) for each in timings],
             lambda tables: tables.print_timings(timings),
@@ -307,10 +338,10 @@ def _export(model: Path, targets: list[str], check: bool, options: dict[str, Any
     return run(model, targets, check=check, progress=progress, **options)
 
 
-def _golden(model: Path, case: Path, feeds: Any, lengths: bool, dtype: Any, progress: child.Progress) -> Any:
+def _golden(model: Path, case: Path, options: dict[str, Any], progress: child.Progress) -> Any:
     from .pipeline import record_case
 
-    return record_case(model, case, feeds=feeds, lengths=lengths, dtype=dtype, progress=progress)
+    return record_case(model, case, progress=progress, **options)
 
 
 def _check_inspected(path: Path) -> None:
@@ -324,21 +355,21 @@ def _check_inspected(path: Path) -> None:
     check_path(path)
 
 
-def _model_facts(path: Path, dtype: Any, progress: child.Progress) -> Any:
+def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
     from . import tables
     from .pipeline import computing, load_model, open_model
 
     progress("loading")
-    loaded = load_model(path)
+    loaded = load_model(path, max_memory)
     with computing(loaded, dtype):
         return tables.model_facts(open_model(loaded, progress))
 
 
-def _check(artifact: Path, case: Path | None, progress: child.Progress) -> Any:
+def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progress) -> Any:
     import signatures
 
     golden = None if case is None else signatures.Case.load(case)
-    report = signatures.check(signatures.open(artifact), golden, lambda run: progress(f"checking {run}"))
+    report = signatures.check(signatures.open(artifact, trust), golden, lambda run: progress(f"checking {run}"))
     progress("looking at what is beside it")
     return report, outputs.strays(outputs.contract_beside(artifact))
 
@@ -349,7 +380,7 @@ def _artifact_facts(path: Path, progress: child.Progress) -> Any:
     from . import tables
 
     progress("opening")
-    return tables.runner_facts(signatures.open(path), path)
+    return tables.contract_facts(signatures.read_contract(path), path)
 
 
 def read_feeds(path: Path) -> dict[str, Any]:
@@ -358,13 +389,12 @@ def read_feeds(path: Path) -> dict[str, Any]:
     Raises:
         LoadError: When it is missing or something else.
     """
-    import numpy as np
+    from signatures import files
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError):
-        raise LoadError(f"{path}: missing, or not an .npz of plain arrays. Write it with numpy.savez.") from None
+        feeds = files.read_npz(path)
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}. Give an .npz of plain arrays, written with numpy.savez.") from None
     if not feeds or any(array.ndim == 0 for array in feeds.values()):
         raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
     return feeds

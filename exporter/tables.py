@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from signatures import Case, ParityReport, Runner
+from signatures import Case, ParityReport
 from signatures.contract import Contract
 from signatures.ports import Port, show
+from signatures.runtimes import target_of
 
 if TYPE_CHECKING:
     from .bench import Timing
@@ -82,26 +83,27 @@ def model_facts(opened: "Opened") -> Facts:
     }
 
 
-def runner_facts(runner: Runner, path: Path) -> Facts:
+def contract_facts(contract: Contract, path: Path) -> Facts:
     """Return what inspecting an artifact shows; its ops where the package that reads them is installed."""
+    target = target_of(path)
     try:
-        ops = dict(importlib.import_module(f".targets.{runner.target}", __package__).ops(path).most_common())
+        ops = dict(importlib.import_module(f".targets.{target}", __package__).ops(path).most_common())
     except ImportError:
         ops = None
-    info = runner.contract.artifacts[runner.target]
+    info = contract.artifacts[target]
     return {
         "artifact": str(path),
-        "target": runner.target,
+        "target": target,
         "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
-        "made_with": dict(runner.contract.provenance),
+        "made_with": dict(contract.provenance),
         "dims": dict(info.dims),
         "lowerings": dict(info.lowerings),
-        "can_be_stepped": runner.contract.step is None,
-        "no_step_because": runner.contract.step,
-        "proven": dict(runner.contract.proven),
-        "outputs": list(runner.contract.outputs),
+        "can_be_stepped": contract.step is None,
+        "no_step_because": contract.step,
+        "proven": dict(contract.proven),
+        "outputs": list(contract.outputs),
         "ops": ops,
-        "signatures": _signature_facts(runner.contract),
+        "signatures": _signature_facts(contract),
     }
 
 

@@ -290,6 +290,9 @@ def _own_case(runner: Runner) -> Case:
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims, **signature.dims}
+        wanted = {d for port in signature.inputs for d in (*port.shape, *(("time",) if port.role == LENGTHS else ()))}
+        if unknown := sorted(d for d in wanted if isinstance(d, str) and d not in dims):
+            raise ArtifactError(f"its contract has no size to try for the dimension {unknown[0]!r}.")
         feeds = random_feeds(signature.inputs, dims, rng)
         name = " ".join(f"{dim}={dims[dim]}" for dim in named) or "fixed size"
         outputs = runner.run(signature.name, feeds)

@@ -413,7 +413,7 @@ class TestPath:
 
     def test_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "model.keras")
-        assert "not a regular file" in refusal(tmp_path / "model.keras")
+        assert "it is a named pipe, not a file" in refusal(tmp_path / "model.keras")
 
     def test_empty(self, tmp_path):
         (path := tmp_path / "model.keras").touch()

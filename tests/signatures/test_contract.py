@@ -71,7 +71,7 @@ def edited(**changes):
 
 @pytest.mark.parametrize("schema", [2, 0, "1", None])
 def test_another_schema_is_refused_by_number(schema):
-    with pytest.raises(ArtifactError, match=rf"has schema {schema}; this version of export-lstm reads 1\."):
+    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of export-lstm reads 1\."):
         Contract.from_json(edited(schema=schema))
 
 

@@ -138,7 +138,7 @@ def test_an_archive_in_an_arrays_place_is_refused(folder, damage):
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"not a golden case \(FileNotFoundError"):
+    with pytest.raises(ArtifactError, match=r"not a golden case \(ValueError: it can't be read \(No such file"):
         Case.load(tmp_path / "nowhere")
 
 
