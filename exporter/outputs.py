@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from signatures import files
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ArtifactError, OutputError
 
@@ -36,9 +37,6 @@ TARGETS = tuple(SUFFIX)
 CONTRACT = ".contract.json"
 STAGE = ".export-lstm-"
 Staged = Mapping[Path, Path]
-MOST_BYTES = 64 << 20
-"""Bytes of a contract that is read."""
-
 DELIVERING = "delivering"
 """The stage in which files are moved into place; an export isn't interrupted from then on."""
 
@@ -117,7 +115,7 @@ def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, Artifa
     others: dict[str, ArtifactInfo] = {}
     try:
         there = read_contract(contract_path)
-    except (OSError, ArtifactError):
+    except ArtifactError:
         reason: str | None = "exists already and is no contract of export-lstm's"
     else:
         others = {target: info for target, info in there.artifacts.items() if target not in new.artifacts}
@@ -187,7 +185,7 @@ def strays(contract_path: Path) -> list[Path]:
     """
     try:
         told = read_contract(contract_path).artifacts
-    except (OSError, ArtifactError):
+    except ArtifactError:
         return []
     stem, folder = contract_path.name.removesuffix(CONTRACT), contract_path.parent
     infos = {info.file: info for info in told.values() if _plain(info.file)}
@@ -200,13 +198,12 @@ def read_contract(path: Path) -> Contract:
     """Read a contract that lies beside artifacts, perhaps a stranger's.
 
     Raises:
-        OSError: When it can't be read.
-        ArtifactError: When it is no contract of ours.
+        ArtifactError: When it can't be read or is no contract of ours.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-        raise ArtifactError(f"{path}: not a file of at most {MOST_BYTES:,} bytes.")
-    return Contract.from_json(path.read_bytes())
+    try:
+        return Contract.from_json(files.read(path, files.TEXT))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}.") from None
 
 
 def _plain(name: object) -> bool:

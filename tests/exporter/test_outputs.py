@@ -14,7 +14,7 @@ import pytest
 
 from exporter import outputs
 from exporter.outputs import check_free, clean, contract_beside, digest, kept, paths, staged, strays
-from signatures import Contract, Port, Signature
+from signatures import Contract, Port, Signature, files
 from signatures.contract import ArtifactInfo
 from signatures.errors import OutputError
 
@@ -631,7 +631,7 @@ def test_a_contract_that_is_no_file_or_a_large_one_is_not_read(tmp_path, monkeyp
     pipe, large = tmp_path / "pipe.contract.json", tmp_path / "large.contract.json"
     os.mkfifo(pipe)
     with large.open("wb") as file:
-        file.truncate(outputs.MOST_BYTES + 1)
+        file.truncate(files.TEXT + 1)
     for path in (pipe, large):
         assert strays(path) == []
         with pytest.raises(OutputError, match="is no contract"):
