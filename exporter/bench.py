@@ -220,7 +220,7 @@ def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dic
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
     for port in signature.inputs:
-        shape = [d if isinstance(d, int) else dims.get(d, total) for d in port.shape]
+        shape = [d if isinstance(d, int) else total for d in port.sized(dims)]
         if port.role == "state":
             feeds[port.name] = np.zeros(shape, port.dtype)
         elif port.role == "lengths":
@@ -373,7 +373,7 @@ def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tup
     [info] = contract.artifacts.values()
     for name, signature in contract.signatures.items():
         sizes = {**info.dims, **signature.dims}
-        axes = {str(port.shape[1]) for port in signature.inputs if port.timed}
+        axes = {str(port.time) for port in signature.inputs if port.timed}
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
         if axes - set(sizes):
             yield from ((name, total) for total in times or TIMES)
