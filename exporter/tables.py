@@ -290,7 +290,7 @@ def _times(contract: Contract, dims: Mapping[str, int]) -> str:
     """Return the time steps of a call, of each time axis: a number or any; none where there is no such axis."""
     signature = next(iter(contract.signatures.values()))
     sizes = {**dims, **signature.dims}
-    axes = dict.fromkeys(str(port.shape[1]) for port in signature.inputs if port.timed)
+    axes = dict.fromkeys(str(port.time) for port in signature.inputs if port.timed)
     return ", ".join(dict.fromkeys(str(sizes.get(axis, "any")) for axis in axes)) or "none"
 
 
