@@ -379,6 +379,7 @@ class Session:
 
         self.verbose, self.quiet = verbose, quiet
         self._folder: Path | None = None
+        self._made: list[Path] = []
         self._console = PlainConsole(stderr=True)
         lively = self._console.is_terminal and not quiet and not verbose
         self.status = self._console.status("starting") if lively else None
@@ -388,8 +389,15 @@ class Session:
 
     def write_to(self, folder: Path) -> None:
         """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
-        self._folder = folder
-        outputs.clean(folder)
+        self._folder, self._made = folder, outputs.missing(folder)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a killed process left, this command's child or that of another."""
+        if self._folder is not None:
+            with suppress(OSError):
+                outputs.clean(self._folder)
+            outputs.remove_empty(self._made)
 
     def progress(self, stage: str) -> None:
         """Show the stage that starts."""
@@ -429,8 +437,7 @@ class Session:
         try:
             result = child.run(function, *arguments, progress=self.progress, limit=limit, **self._setting())
         except child.Lost as lost:
-            if self._folder is not None:
-                outputs.clean(self._folder)
+            self._clean()
             other = "another --to or --lowering, " if self._folder is not None else ""
             advice = f"Try {other}more memory, or -v to see what the libraries print."
             raise ExportLSTMError(
@@ -506,9 +513,7 @@ class Session:
         child.end_all()
         if self.status is not None:
             self.status.stop()
-        if self._folder is not None:
-            with suppress(OSError):
-                outputs.clean(self._folder)
+        self._clean()
         end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
 
     def _left(self, short: bool = False) -> str:
@@ -529,7 +534,7 @@ class Session:
         variables = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow")}
         if self.verbose:
             return {"variables": variables, "echo": lambda line: self.say(shown(line))}
-        return {"variables": {"TF_CPP_MIN_LOG_LEVEL": "3", **variables}}
+        return {"variables": {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"), **variables}}
 
 
 def end(number: int, what: str = "") -> None:
