@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError, one_line
+from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
 from . import child, outputs
@@ -441,7 +441,7 @@ class Session:
             other = "another --to or --lowering, " if self._folder is not None else ""
             advice = f"Try {other}more memory, or -v to see what the libraries print."
             raise ExportLSTMError(
-                f"the process that does the work {lost} at the stage '{self._stage}'. {self._left()}\n"
+                f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
                 f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
         self._done = self._stage == outputs.DELIVERING
@@ -521,11 +521,11 @@ class Session:
         if self._folder is None:
             return ""
         if self._done:
-            return "all that was asked for is delivered" if short else "All that was asked for is delivered."
+            return "all that was asked for is delivered" if short else " All that was asked for is delivered."
         if self._stage != outputs.DELIVERING:
-            return "nothing was written" if short else "Nothing was written."
+            return "nothing was written" if short else " Nothing was written."
         where = "in the midst of moving files into place: each is wholly old or wholly new"
-        return where if short else f"It was {where}; export again with --force."
+        return where if short else f" It was {where}; export again with --force."
 
     def _setting(self) -> dict[str, Any]:
         """Return what a child is started with."""
@@ -565,17 +565,13 @@ def running(verbose: bool, quiet: bool) -> Iterator[Session]:
                 raise OutputError("the current folder was removed. Change to one that exists.") from None
             yield session
             return
-        except ExportLSTMError as error:
-            if verbose:
-                session.say(traceback.format_exc())
-            kind, text = type(error).__name__, str(error)
-            if isinstance(error, child.Surprise):
-                kind, text = "", f"This is a bug in export-lstm: {error}. Run again with -v and report what it prints."
         except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
             if verbose:
                 session.say(traceback.format_exc())
-            kind = ""
-            text = f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints."
+            refused = child.refusal(error)
+            kind, text = type(refused).__name__, str(refused)
+            if isinstance(refused, child.Surprise):
+                kind, text = "", f"This is a bug in export-lstm: {text}. Run again with -v and report what it prints."
         if session.status is not None:
             session.status.stop()
         session.say(text, kind)

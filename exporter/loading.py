@@ -80,10 +80,9 @@ def load(path: str | Path) -> Loaded:
             are not part of Keras and not registered in this program.
     """
     path = Path(path)
-    with _damaged(path, "the file"):
-        _check_path(path)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    check_path(path)
+    with _damaged(path, "the file"), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     config, version = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     keras = require_keras()
     _check_content(config, path)
@@ -148,8 +147,10 @@ def check_path(path: Path) -> None:
     Raises:
         LoadError: Saying what is accepted.
     """
-    with _damaged(path, "the file"):
+    try:
         _check_path(path)
+    except OSError as error:
+        raise LoadError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def _check_path(path: Path) -> None:
