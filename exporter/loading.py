@@ -112,7 +112,7 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
             are not part of Keras and not registered in this program.
     """
     path = Path(path)
-    _check_path(path)
+    check_path(path)
     checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     try:
         _check_content(checked.config, path)
@@ -180,17 +180,11 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
 
 
 def check_path(path: Path) -> None:
-    """Refuse by its name and kind what is no model file; nothing heavy is imported.
+    """Refuse what is not one non-empty file with a suffix that says how to read it; nothing heavy is imported.
 
     Raises:
         LoadError: Saying what is accepted.
     """
-    with _damaged(path, "the file"):
-        _check_path(path)
-
-
-def _check_path(path: Path) -> None:
-    """Refuse what is not one non-empty file with a suffix that says how to read it."""
     found = files.kind(path)
     if found == "a folder":
         found = "a SavedModel folder" if (path / "saved_model.pb").exists() else found
