@@ -8,19 +8,21 @@ import threading
 import warnings
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 from tensorflow.core.protobuf import saved_model_pb2
 
 import signatures
-from exporter import cli
+from exporter import bench, cli
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, LoadError, UnsafeArtifact
 from signatures.runtimes import onnx as onnx_runtime
-from signatures.runtimes import savedmodel
+from signatures.runtimes import savedmodel, tflite
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx"}
 
@@ -281,6 +283,10 @@ def initialised(artifacts, tmp_path):
 def test_nothing_runs_when_a_saved_model_is_checked_or_looked_at(initialised, refused):
     path, marker = initialised
     assert "--trust" in refused(path, UnsafeArtifact, signatures.open)
+    with pytest.raises(UnsafeArtifact):
+        cli._check(path, None, trust=False)
+    with pytest.raises(UnsafeArtifact):
+        bench._read_contract(path, trust=False)
     assert cli._artifact_facts(path)["ops"]["WriteFile"] == 1
     assert not marker.exists()
 
@@ -478,6 +484,21 @@ def test_depth_has_an_end(tmp_path):
 def test_every_onnx_file_of_ours_passes(exported):
     for name in ("activations", "masked", "repeated", "bidirectional"):
         onnx_runtime.check(exported(name)["onnx"].path.read_bytes())
+
+
+# TFLite -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tflite_file_whose_weights_lie_in_another(artifacts, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(tflite, "Interpreter", lambda **options: pytest.fail("LiteRT saw it"))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifacts["tflite"].read_bytes(), 0))
+    group = schema.ExternalBufferGroupT()
+    group.name = b"secret.bin"
+    model.externalBufferGroups = [group]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(builder.Output())
+    assert "in another file" in refused(tmp_path / "model.tflite", UnsafeArtifact, signatures.open)
 
 
 # What is at the path ------------------------------------------------------------------------------------------------

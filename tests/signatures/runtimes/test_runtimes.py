@@ -167,7 +167,9 @@ def test_a_tflite_file_without_the_contracts_signature_is_refused(put, total):
 
 
 @pytest.mark.parametrize("target", FILES)
-@pytest.mark.parametrize("shape", ['"time",\n            300000000', '"time",\n            3,\n            1', '"time"'])
+@pytest.mark.parametrize(
+    "shape", ['"time",\n            300000000', '"time",\n            3,\n            1', '"time"']
+)
 def test_a_contract_that_says_other_sizes_than_the_graph_is_refused(put, total, target, shape):
     text = total.contract(target).to_json()
     honest = next(each for each in ('"time",\n            3',) if each in text)
