@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -446,6 +447,7 @@ class Hand:
 def make_seeds(folder: Path) -> None:
     """Make honest models and artifacts to start from."""
     warnings.simplefilter("ignore")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     from exporter import export
     from exporter.loading import load
 

@@ -224,25 +224,33 @@ FOLDERS = {
     "a link for its weights": (link_weights, "a link to something outside"),
     "a link for a folder": (link_folder, "a link to something outside"),
     "a pipe": (lambda folder: os.mkfifo(folder / "variables" / "more"), "it is a named pipe"),
-    "3 GB of nothing": (
-        lambda folder: os.truncate(folder / "variables" / "variables.index", 3 << 30),
-        "bytes; at most",
-    ),
-    "a contract of 100 MB": (lambda folder: os.truncate(folder / savedmodel.CONTRACT, 100 << 20), "bytes; at most"),
-    "no contract": (lambda folder: (folder / savedmodel.CONTRACT).unlink(), "no export-lstm contract"),
-    "a folder for the contract": (
-        lambda folder: ((folder / savedmodel.CONTRACT).unlink(), (folder / savedmodel.CONTRACT).mkdir()),
-        "it is a folder, not a file",
-    ),
+    "3 GB of nothing": (lambda folder: os.truncate(folder / "variables/variables.index", 3 << 30), "bytes; at most"),
+}
+NO_CONTRACTS = {
+    "a contract of 100 MB": (lambda file: os.truncate(file, 100 << 20), "bytes; at most"),
+    "no contract": (lambda file: file.unlink(), "no export-lstm contract"),
+    "a pipe for the contract": (lambda file: (file.unlink(), os.mkfifo(file)), "it is a named pipe, not a file"),
+    "a folder for the contract": (lambda file: (file.unlink(), file.mkdir()), "it is a folder, not a file"),
+    "a link to itself": (lambda file: (file.unlink(), file.symlink_to(file)), "no export-lstm contract"),
 }
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-@pytest.mark.parametrize("opener", [signatures.open, signatures.read_contract])
-def test_a_folder_with_more_than_files(folder, refused, monkeypatch, case, opener):
+def test_a_folder_with_more_than_files(folder, refused, monkeypatch, case):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
     spoil, words = FOLDERS[case]
     spoil(folder)
+    message = refused(folder, UnsafeArtifact, signatures.open)
+    assert words in message
+    assert "--trust" in message
+
+
+@pytest.mark.parametrize("case", NO_CONTRACTS)
+@pytest.mark.parametrize("opener", [signatures.open, signatures.read_contract])
+def test_a_folder_without_a_contract(folder, refused, monkeypatch, case, opener):
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
+    spoil, words = NO_CONTRACTS[case]
+    spoil(folder / savedmodel.CONTRACT)
     assert words in refused(folder, ArtifactError, opener)
 
 
