@@ -475,7 +475,10 @@ def _load_legacy(keras: Any, checked: Checked, path: Path, max_memory: float) ->
     except UnsafeModel:
         raise
     except LoadError as error:
-        raise error if str(path) in str(error) else LoadError(f"{path}, saved by Keras 2: {error}") from error
+        if str(path) in str(error):
+            raise
+        text = " ".join(str(error).split())  # names out of the file may have line breaks
+        raise LoadError(f"{path}, saved by Keras 2: {text}") from error
     return model
 
 
