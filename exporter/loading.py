@@ -27,6 +27,7 @@ from signatures.errors import LoadError, UnsafeModel
 
 from . import budget
 
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
@@ -60,6 +61,11 @@ MODEL_PARTS = (
 FUNCTION_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
 # Where an entry without a module, as legacy .h5 files have them, may come from.
 CLASS_HOMES = ("layers", "src.models", "initializers", "regularizers", "constraints", "dtype_policies", "optimizers")
+ANOTHER = "Copy the file again from where it came from, or save the model again with model.save."
+WEIGHTS_ONLY = (
+    "only weights, no architecture. Build the model by its author's program, load the weights into it and pass the "
+    "model: exporter.export(model, ...); or have its author save the whole model with model.save('name.keras')."
+)
 PASS_IN_MEMORY = "If you trust the file, load it yourself in Python and pass the model: exporter.export(model, ...)."
 
 
@@ -165,11 +171,22 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
         yield
     except LoadError:
         raise
+    except PermissionError as error:
+        raise LoadError(f"{path}: {what} can't be read ({error.strerror}).") from error
     except Exception as error:
         raise LoadError(
-            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). "
-            "Copy the file again or save the model again."
+            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). {ANOTHER}"
         ) from error
+
+
+def check_path(path: Path) -> None:
+    """Refuse by its name and kind what is no model file; nothing heavy is imported.
+
+    Raises:
+        LoadError: Saying what is accepted.
+    """
+    with _damaged(path, "the file"):
+        _check_path(path)
 
 
 def _check_path(path: Path) -> None:
@@ -180,14 +197,15 @@ def _check_path(path: Path) -> None:
         raise LoadError(f"{path} is {found}; the export needs the original .keras file, written by model.save.")
     if found is None:
         raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
+    if path.suffix not in MODEL_SUFFIXES:
+        accepted = ", ".join(MODEL_SUFFIXES)
+        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are {accepted}. {PASS_IN_MEMORY}")
     try:
         size = files.look(path, MAX_BYTES)
     except ValueError as error:
         raise LoadError(f"{path}: {error}. Give the .keras file written by model.save.") from None
     if not size:
-        raise LoadError(f"{path} is empty; copy the file again or save the model again.")
+        raise LoadError(f"{path} is empty. {ANOTHER}")
 
 
 def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
@@ -197,7 +215,7 @@ def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
     if declared > EXPANSION_FLOOR and declared > MAX_EXPANSION * stored:
         raise LoadError(
             f"{path}: {what} declares {declared:,} bytes but stores {stored:,}, which would exhaust memory; "
-            f"at most {MAX_EXPANSION} times what is stored is accepted. Save the model again with model.save."
+            f"at most {MAX_EXPANSION} times what is stored is accepted. {ANOTHER}"
         )
 
 
@@ -218,7 +236,7 @@ def _read_keras(path: Path) -> Checked:
     if not zipfile.is_zipfile(path):
         if h5py.is_hdf5(path):
             raise LoadError(f"{path} is an HDF5 file, not a .keras archive; rename it to {path.stem}.h5.")
-        raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated; copy or save it again.")
+        raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated. {ANOTHER}")
     with _damaged(path, "the archive"):
         with _Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             _check_members(archive, path)
@@ -242,21 +260,21 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
             raise UnsafeModel(f"{path}: the member {name!r} points outside the archive. {PASS_IN_MEMORY}")
     if len(set(names)) < len(names):
-        raise LoadError(f"{path}: the archive holds two members of one name; save the model again with model.save.")
+        raise LoadError(f"{path}: the archive holds two members of one name. {ANOTHER}")
     for member in members:
         if member.compress_type not in COMPRESSIONS or member.flag_bits & 1:
             raise LoadError(
-                f"{path}: the member {member.filename!r} is encrypted, or packed in a way that Keras never uses; "
-                "save the model again with model.save."
+                f"{path}: the member {member.filename!r} is encrypted, or packed in a way that Keras never uses. "
+                f"{ANOTHER}"
             )
     for member in members:
         _check_size(member.file_size, member.compress_size, path, f"the member {member.filename!r}")
     _check_size(sum(member.file_size for member in members), path.stat().st_size, path, "the archive")
     if "config.json" not in names:
-        found = "only weights, no architecture" if "model.weights.h5" in names else "no config.json"
-        raise LoadError(f"{path}: the archive holds {found}; save the whole model with model.save('name.keras').")
+        found = WEIGHTS_ONLY if "model.weights.h5" in names else f"no config.json. {ANOTHER}"
+        raise LoadError(f"{path}: the archive holds {found}")
     if "model.weights.h5" not in names:
-        raise LoadError(f"{path}: the archive holds no model.weights.h5; save the model again with model.save.")
+        raise LoadError(f"{path}: the archive holds no model.weights.h5. {ANOTHER}")
     for member in members:
         if member.filename.endswith(".json") and member.file_size > MAX_CONFIG_BYTES:
             raise LoadError(f"{path}: {member.filename} is larger than the {MAX_CONFIG_BYTES:,} bytes accepted.")
@@ -273,9 +291,7 @@ def _read_h5(path: Path) -> Checked:
         stored = _check_hdf5(file, path)
         text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
-        raise LoadError(
-            f"{path} holds only weights, no architecture; save the whole model with model.save('name.keras')."
-        )
+        raise LoadError(f"{path} holds {WEIGHTS_ONLY}")
     return Checked(_parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version), stored)
 
 
@@ -285,7 +301,7 @@ def _parse_config(text: Any, path: Path) -> Any:
         raise LoadError(f"{path}: the model's configuration is not a text of at most {MAX_CONFIG_BYTES:,} bytes.")
     config = _parse(text, path, "the model's configuration")
     if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
-        raise LoadError(f"{path}: the model's configuration describes no Keras model; save it with model.save.")
+        raise LoadError(f"{path}: the model's configuration describes no Keras model. {ANOTHER}")
     return config
 
 

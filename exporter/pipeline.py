@@ -16,18 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 import signatures as runtime
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
-from signatures.ports import Array, Signature
+from signatures.ports import Array, Dim, Signature, sized
 
 from . import outputs
 from .budget import MAX_MEMORY
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import CHOICES, Choice, check_types, describe, plan
+from .plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
+from .recurrence import Recurrence
 
 if TYPE_CHECKING:
     from .model import Model
@@ -51,7 +54,7 @@ class Artifact:
         contract_path: The JSON beside it.
         ops: Op -> count.
         size: Bytes on disk.
-        sha256: Of the file; None for a folder.
+        sha256: Of the file; of a folder as `outputs.digest` says.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
     """
@@ -62,7 +65,7 @@ class Artifact:
     contract_path: Path
     ops: Counter[str]
     size: int
-    sha256: str | None
+    sha256: str
     parity: ParityReport | None
     seconds: Mapping[str, float]
 
@@ -84,6 +87,9 @@ class Opened:
         packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
+        if self.loaded.sha256 is None:
+            weights = [np.ascontiguousarray(each) for each in self.loaded.model.get_weights()]
+            identity["weights"] = hashlib.sha256(b"".join(each.tobytes() for each in weights)).hexdigest()
         dtype = self.model.dtype
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths, dtype=dtype)
 
@@ -173,9 +179,12 @@ def export(
     """
     targets = _targets(to)
     _check_options(batch, time, signatures, lowering, dtype)
+    check_choice(lowering, targets)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = outputs.paths(stem, targets, out)
-    outputs.check_free([*final.values(), contract_path], force)
+    outputs.clean(contract_path.parent)
+    outputs.check_free(list(final.values()), force)
+    outputs.check_free([contract_path], force=True)  # what is there may be added to
     progress("loading")
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
@@ -184,6 +193,13 @@ def export(
             check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
+        if opened.model.batch and batch not in (None, opened.model.batch):
+            raise UnsupportedModel(
+                f"batch {batch} can't be had: the model's inputs declare batches of {opened.model.batch}.\n"
+                "  Leave it out."
+            )
+        together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
+        outputs.kept(contract_path, together, force)  # refused now rather than when all is made
 
         golden = None
         if check:
@@ -193,18 +209,33 @@ def export(
             golden = record(
                 opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
             )
-        with outputs.staged([*final.values(), contract_path]) as stage:
-            artifacts = []
+        artifacts: list[Artifact] = []
+
+        def seal(stage: outputs.Staged) -> None:
+            outputs.check_free(list(final.values()), force)  # another export may have been quicker
+            _tell_together(contract_path, stage[contract_path], artifacts, force)
+            progress(outputs.DELIVERING)
+
+        with outputs.staged([*final.values(), contract_path], seal) as stage:
             for target in targets:
-                size = batch if batch is not None else (1 if target == "tflite" else "any")
+                size = batch or opened.model.batch or (1 if target == "tflite" else "any")
                 dims = {**({} if size == "any" else {"batch": size}), **times}
                 job = Job(
                     target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
                 )
                 artifacts.append(_make(job, progress))
-            together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
-            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
     return artifacts
+
+
+def _tell_together(contract_path: Path, stage: Path, artifacts: Sequence[Artifact], force: bool) -> None:
+    """Write the contract of all artifacts, those included that are there already and stay."""
+    infos = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
+    together = replace(artifacts[0].contract, artifacts=infos)
+    if others := outputs.kept(contract_path, together, force):
+        there = outputs.read_contract(contract_path)
+        versions = {**there.provenance, **together.provenance}
+        together = replace(together, artifacts={**others, **infos}, provenance=versions)
+    stage.write_text(together.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -233,26 +264,23 @@ def _make(job: Job, progress: Progress) -> Artifact:
     graphs = _graphs(target, job.common, survey)
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
-        dims = {name: size for name, size in dims.items() if not name.startswith("time")}
-    times = {made.name: (made.recurrence, made.time) for made in survey.calls}
-    for name, (layer, recurrence) in job.opened.model.repeated.items():
-        times[name] = recurrence, input_shape(layer)[1] or name
-    plans = {
-        name: {
-            call: plan(
-                recurrence,
-                target,
-                time if isinstance(time, int) else {**dims, **signature.dims}.get(time),
-                job.lowering,
-                None if call in job.opened.model.repeated else dims.get("batch"),
-            )
-            for call, (recurrence, time) in times.items()
-        }
-        for name, signature in graphs.items()
+        dims = {name: size for name, size in dims.items() if name not in _steps(survey)}
+    runs: dict[str, tuple[Recurrence, Dim, Dim]] = {
+        made.name: (made.recurrence, made.time, made.batch) for made in survey.calls
     }
+    for name, (layer, recurrence) in job.opened.model.repeated.items():
+        runs[name] = recurrence, input_shape(layer)[1] or name, name
+    plans = {}
+    for name, signature in graphs.items():
+        sizes = {**dims, **signature.dims}
+        plans[name] = {
+            call: plan(recurrence, target, _known(time, sizes), job.lowering, _known(rows, sizes))
+            for call, (recurrence, time, rows) in runs.items()
+        }
+    check_used(job.lowering, target, [chosen for calls in plans.values() for chosen in calls.values()])
     first = next(iter(plans.values()))
-    planned = [(recurrence, first[call]) for call, (recurrence, _) in times.items()]
-    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in times}
+    planned = [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
 
     clock = [time.perf_counter()]
@@ -279,10 +307,16 @@ def _make(job: Job, progress: Progress) -> Artifact:
             )
     clock.append(time.perf_counter())
     files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
-    sha256 = hashlib.sha256(job.stage.read_bytes()).hexdigest() if job.stage.is_file() else None
+    sha256 = outputs.digest(job.stage)
     seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
     return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
+
+
+def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    """Return a dimension's size, None where a call may choose it."""
+    size = sized(dim, sizes)
+    return size if isinstance(size, int) else None
 
 
 def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:
@@ -331,9 +365,17 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
     if asked is None:
         return dict(survey.declared)
+    if not survey.tried:
+        raise UnsupportedModel(f"time {asked} can't be had: no input has a time axis.\n  Leave it out.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
-    return {} if asked == "any" else dict.fromkeys(survey.tried, asked)
+    memories = {name: size for name, size in survey.declared.items() if name not in _steps(survey)}
+    return {} if asked == "any" else {**memories, **dict.fromkeys(_steps(survey), asked)}
+
+
+def _steps(survey: "Survey") -> set[str]:
+    """Return the dimensions that count the time steps of a call."""
+    return {str(port.time) for port in survey.inputs if port.timed}
 
 
 def record_case(
@@ -368,6 +410,7 @@ def record_case(
     from .witness import record, totals_for
 
     folder = Path(folder)
+    outputs.clean(folder.parent)
     outputs.check_free([folder], force=False)
     progress("loading")
     loaded = load_model(model, max_memory)
@@ -377,7 +420,12 @@ def record_case(
         steps = totals or totals_for(opened.survey)
         recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
-    with outputs.staged([folder]) as stage:
+
+    def seal(stage: outputs.Staged) -> None:
+        outputs.check_free([folder], force=False)
+        progress(outputs.DELIVERING)
+
+    with outputs.staged([folder], seal) as stage:
         case.save(stage[folder])
         if isinstance(model, (str, Path)):
             shutil.copyfile(model, stage[folder] / f"model{Path(model).suffix}")

@@ -6,7 +6,7 @@ TFLite has none that exposes its state, so a few steps are unrolled there, see S
 time steps, see SCHEDULES. What is left is one loop over the steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +18,9 @@ from .recurrence import GATES, Recurrence
 
 Choice = Literal["auto", "unrolled", "loop", "xla"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+TAKEN_BY = {"unrolled": "tflite", "loop": "tflite", "xla": "savedmodel"}
+"""Choice -> the target that takes it."""
+
 Name = Literal["block", "native", "unrolled", "loop", "scan", "xla"]
 
 UNROLL_LIMIT = 256
@@ -105,7 +108,7 @@ def plan(
         recurrence: What is run.
         target: "savedmodel", "onnx" or "tflite".
         steps: Time steps of the signature; None when a call may choose.
-        choice: What the user asked for: "unrolled" and "loop" are tflite's, "xla" is savedmodel's, others go on alone.
+        choice: What the user asked for; the others of several targets go on alone, see TAKEN_BY.
         batch: Samples of a call; None when a call may choose.
 
     Raises:
@@ -162,10 +165,39 @@ def _loops(size: int, grouped: bool, steps: int | None) -> Plan:
         unroll = -(-steps // -(-steps // unroll))
     reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {unroll} a turn"
     if unroll > 1:
-        reason += f": {unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
+        reason += f": {unroll} copies of the {size / 1000:,.1f} kB recurrent kernel fit in the cache"
     elif grouped:
-        reason += f": a step with its {size / 1000:.0f} kB recurrent kernel takes longer than a turn does"
+        reason += f": a step with its {size / 1000:,.1f} kB recurrent kernel takes longer than a turn does"
     return Plan("loop", reason, Schedule(unroll, blocks))
+
+
+def check_choice(choice: Choice, targets: Sequence[str]) -> None:
+    """Refuse a lowering that none of the targets takes.
+
+    Raises:
+        UnsupportedModel: Naming the target that does.
+    """
+    taker = TAKEN_BY.get(choice)
+    if taker is not None and taker not in targets:
+        raise UnsupportedModel(
+            f"lowering {choice!r} is taken by {taker} only, not by {', '.join(targets)}.\n"
+            f"  Leave --lowering out, or export to {taker} too."
+        )
+
+
+def check_used(choice: Choice, target: str, plans: Iterable[Plan]) -> None:
+    """Refuse a lowering that a target takes but no call of the model has a use for.
+
+    Raises:
+        UnsupportedModel: With the reasons of what would be run instead.
+    """
+    found = list(plans)
+    if TAKEN_BY.get(choice) == target and all(each.lowering != choice for each in found):
+        instead = " or ".join(dict.fromkeys(each.reason for each in found))
+        raise UnsupportedModel(
+            f"lowering {choice!r} has no use in the {target} artifact, whose calls are: {instead}.\n"
+            "  Leave --lowering out."
+        )
 
 
 def check_types(types: Mapping[str, str], target: str) -> None:

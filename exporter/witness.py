@@ -17,7 +17,7 @@ from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import Case, Run, Tolerance
 from signatures.parity import compare, random_feeds
-from signatures.ports import Array, Signature
+from signatures.ports import Array, Signature, by_samples, factors
 
 from . import reference
 from .model import Model
@@ -81,7 +81,7 @@ def record(
     """
     signature = next(iter(contract.signatures.values()))
     if feeds is not None:
-        given = {**signature.initial_state(len(next(iter(feeds.values())))), **feeds}
+        given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
         runs_of: dict[str, tuple[Draws, int]] = {"feeds": (lambda rows: [given], 0)}
     else:
@@ -115,8 +115,10 @@ def _crowd(signature: Signature, total: int) -> int:
 
 def _draws(signature: Signature, fixed: Mapping[str, int], total: int, apart: int, rows: int) -> list[dict[str, Array]]:
     """Return random feeds of T steps to try in turn: any numbers, then positive ones, for logarithms."""
-    named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
-    sizes = {dim: total + apart * k for k, dim in enumerate(sorted(named - {"batch"}))}
+    steps = {str(port.time) for port in signature.inputs if port.timed}
+    named = {factors(d)[0] for port in signature.inputs for d in port.shape if isinstance(d, str)} - {"batch"}
+    sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}
+    sizes |= {dim: total + 3 * k for k, dim in enumerate(sorted(named - steps), start=1)}
     drawn = random_feeds(signature.inputs, {**sizes, **fixed, "batch": rows}, np.random.default_rng(total))
     return [drawn, {name: np.abs(value) + (value.dtype.kind == "f") for name, value in drawn.items()}]
 
@@ -143,7 +145,7 @@ def _agreed(
         expect, keras_gives = (_witness(model, contract, feeds, way) for way in (_oracle, keras_loop))
         if not all(np.isfinite(value).all() for value in expect.values()):
             continue
-        if crowd > 10 * ROWS and _gaps(expect, keras_gives, tolerance).max() > CALM:
+        if crowd > 10 * ROWS and _gaps(contract, expect, keras_gives, tolerance).max() > CALM:
             others = _patterned(contract, feeds, draws(crowd)[k])
             feeds, expect, keras_gives = _calmest(model, contract, others, tolerance)
         diffs = compare("Keras against float64", name, expect, keras_gives, tolerance)
@@ -168,9 +170,10 @@ def _calmest(
     expect, keras_gives, *shaken = (
         _witness(model, contract, feeds, way) for way in (_oracle, keras_loop, *map(_shaken, range(4)))
     )
-    matters = np.max([_gaps(expect, other, tolerance) for other in (keras_gives, *shaken)], axis=0)
+    matters = np.max([_gaps(contract, expect, other, tolerance) for other in (keras_gives, *shaken)], axis=0)
     rows = np.array([k + ROWS * int(np.argmin(matters[k::ROWS])) for k in range(ROWS)])
-    calm, numbers, others = ({name: v[rows] for name, v in kind.items()} for kind in (feeds, expect, keras_gives))
+    signature = next(iter(contract.signatures.values()))
+    calm, numbers, others = (signature.samples(kind, rows) for kind in (feeds, expect, keras_gives))
     return calm, numbers, others
 
 
@@ -193,12 +196,13 @@ def _patterned(contract: Contract, first: Mapping[str, Array], crowd: dict[str, 
     return patterned
 
 
-def _gaps(expect: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> Array:
-    """Return each row's largest difference [B] as a share of the tolerance."""
+def _gaps(contract: Contract, expect: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> Array:
+    """Return each sample's largest difference [B] as a share of the tolerance."""
+    ports = next(iter(contract.signatures.values())).ports
     shares = []
     for name, value in expect.items():
         gap = np.abs(got[name].astype(np.float64) - value)
-        shares.append((gap / (tolerance.atol + tolerance.rtol * np.abs(value))).reshape(len(value), -1))
+        shares.append(ports[name].numbers(gap / (tolerance.atol + tolerance.rtol * np.abs(value))))
     return np.asarray(np.nan_to_num(np.concatenate(shares, axis=1), nan=np.inf).max(axis=1))
 
 
@@ -218,9 +222,13 @@ def _shaken(seed: int) -> Compute:
 
 
 def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compute: Compute) -> dict[str, Array]:
-    ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
-    wanted = next(iter(contract.signatures.values())).outputs
-    return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in wanted}
+    signature = next(iter(contract.signatures.values()))
+
+    def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
+        return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in signature.outputs}
+
+    return by_samples(signature, feeds, model.batch, call)
 
 
 def _second(model: Model) -> str:

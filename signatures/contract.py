@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from .errors import ArtifactError
 from .golden import ROUNDINGS
-from .ports import Carry, Dim, Port, Role, Signature
+from .ports import FOLDED, Carry, Dim, Port, Role, Signature
 
 SCHEMA = 1
 MOST = 1 << 28
@@ -32,11 +32,14 @@ class ArtifactInfo:
         file: The artifact's file or folder name.
         dims: Dimensions fixed in this artifact, {"batch": 1}; what is not named here a call may choose.
         lowerings: Recurrent layer -> how it became ops of this target, one sentence.
+        sha256: Of the artifact, in the contract beside it; None in the one embedded, which can't tell its own. Of a
+            folder: that of the lines "<sha256>  <path>" of its files, sorted by path.
     """
 
     file: str
     dims: Mapping[str, int] = field(default_factory=dict)
     lowerings: Mapping[str, str] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Contract:
     """All signatures of an export and what made it.
 
     Attributes:
-        model: {"name", "sha256" of the model file or None for a model in memory}.
+        model: {"name", "sha256" of the model file or None for a model in memory, which has "weights" instead: their
+            digest}.
         outputs: Port names of the model's own outputs, in the model's order.
         signatures: Signature name -> Signature.
         step: Why there is no `step` signature, None where there is one.
@@ -52,6 +56,8 @@ class Contract:
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
         dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
+        proven: How far the law of streams was tried where there is a `step`: {"time_steps": how many time steps back a
+            layer's memory of inputs would have been seen}.
     """
 
     model: Mapping[str, str | None]
@@ -62,6 +68,7 @@ class Contract:
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    proven: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -97,6 +104,7 @@ class Contract:
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
+            data["proven"] = _mapping(data.get("proven", {}), str, int)
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             made = cls(**data)
@@ -141,12 +149,16 @@ def _port(data: dict[str, Any]) -> Port:
         raise ValueError(f"port {name!r:.100} of role {role!r:.100} and type {dtype!r:.100}")
     if math.prod(dim for dim in shape if isinstance(dim, int)) > MOST:
         raise ValueError(f"port {name!r} of shape {data['shape']!r:.100}")
-    return Port(name, role, shape, dtype, below)
+    # Contracts written before it was told say it by the dimension's name.
+    axis = data.get("time_axis", 1 if str(shape[1:2]).startswith("('time") else None)
+    if axis is not None and not (type(axis) is int and 1 <= axis < len(shape) and isinstance(shape[axis], str)):
+        raise ValueError(f"port {name!r} with time axis {axis!r:.100}")
+    return Port(name, role, shape, dtype, below, axis)
 
 
 def _dim(value: Any) -> Dim:
     """Return a size, or the name of a dimension."""
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][\w *]{0,99}", value, re.ASCII):
+    if isinstance(value, str) and not (FOLDED.fullmatch(value) and len(value) <= 100):
         raise ValueError(f"dimension {value!r:.100}")
     return value if isinstance(value, str) else _size(value)
 

@@ -9,13 +9,14 @@ again, bit for bit: no hidden state). `reset` then shows that a stream put back 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from .contract import LENGTHS
 from .errors import ArtifactError
 from .golden import Case, Run, Tolerance
-from .ports import Array, Feeds, Port, show
+from .ports import Array, Feeds, Port, by_samples, show
 from .runtimes import Runner
 from .stream import cut, join
 
@@ -124,9 +125,17 @@ def check(
             diffs += _reset(runner, run)
         for name, outputs in calls.items():
             expect, tolerance = (calls["sequence"], EXACT) if name == "repeat" else (run.expect, seen.tolerance)
-            rows = _rows(outputs)  # a law that takes long is held on the first ones
-            diffs += compare(name, run.name, {port: value[:rows] for port, value in expect.items()}, outputs, tolerance)
+            diffs += compare(name, run.name, _shared(runner, expect, outputs), outputs, tolerance)
     return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs))
+
+
+def _shared(runner: Runner, expect: Feeds, got: Feeds) -> dict[str, Array]:
+    """Return what is expected of the samples that were run: a law that takes long is held on the first ones."""
+    ports = next(iter(runner.contract.signatures.values())).ports
+    return {
+        name: ports[name].samples(value, slice(ports[name].count(got[name]))) if name in got else value
+        for name, value in expect.items()
+    }
 
 
 def compare(check: str, run: str, expect: Feeds, got: Feeds, tolerance: Tolerance) -> list[PortDiff]:
@@ -148,6 +157,8 @@ def _diff(check: str, run: str, port: str, want: Array | None, got: Array | None
         return fault(f"{got.dtype} where {want.dtype} was expected")
     if not (np.isfinite(want).all() and np.isfinite(got).all()):
         return fault("NaN or infinity")
+    if not want.size:
+        return PortDiff(check, run, port)
     a, b = got.astype(np.float64), want.astype(np.float64)
     gap = np.abs(a - b)
     excess = gap - (tolerance.atol + tolerance.rtol * np.abs(b))
@@ -170,18 +181,18 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     signature = next(iter(runner.contract.signatures.values()))
     feeds = dict(run.feeds)
     timed = [
-        value
-        for value in (feeds.get(p.name) for p in signature.inputs if p.timed)
-        if value is not None and value.ndim > 1
+        feeds[port.name].shape[port.time_axis]
+        for port in signature.inputs
+        if port.time_axis is not None and port.name in feeds and feeds[port.name].ndim > port.time_axis
     ]
-    total = timed[0].shape[1] if timed else 0
+    total = timed[0] if timed else 0
+    rows = signature.count(feeds)
     if any(port.name == LENGTHS for port in signature.inputs):  # a case recorded without lengths means all steps
-        feeds.setdefault(LENGTHS, np.full(_rows(feeds), total, np.int32))
-    replace(signature, dims={}).check_feeds(feeds, {"batch": _rows(feeds)})
+        feeds.setdefault(LENGTHS, np.full(rows, total, np.int32))
+    replace(signature, dims={}).check_feeds(feeds, {"batch": rows})
     calls: list[tuple[str, dict[str, Array]]] = []
     signatures = runner.contract.signatures
-    group = runner.dims.get("batch", _rows(feeds))
-    first = {name: value[:group] for name, value in feeds.items()}  # rows of one call
+    first = signature.samples(feeds, slice(runner.dims.get("batch", rows)))  # those of one call
     if "sequence" in signatures and runner.dims.get("time", total) == total:
         calls += [("sequence", _by_rows(runner, feeds, _whole)), ("repeat", _by_rows(runner, first, _whole))]
     if runner.contract.step is None:
@@ -201,7 +212,7 @@ def _whole(runner: Runner, feeds: Feeds) -> dict[str, Array]:
 def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
     """Push the feeds through a stream in pieces of the given sizes, from the state in the feeds."""
     signature = next(iter(runner.contract.signatures.values()))
-    stream = runner.stream(_rows(feeds))
+    stream = runner.stream(signature.count(feeds))
     stream.state = {name: feeds[name] for name in stream.state}
     pushed = {name: value for name, value in feeds.items() if name not in stream.state}
     starts = np.cumsum([0, *sizes])
@@ -218,17 +229,10 @@ def _chunks(total: int) -> list[int]:
     return sizes
 
 
-def _rows(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
-
-
 def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[str, Array]]) -> dict[str, Array]:
-    """Run a batch through an artifact whose batch is fixed: in groups of that many rows, the last one filled up."""
-    rows = _rows(feeds)
-    group = runner.dims.get("batch", rows)
-    picks = [np.minimum(np.arange(start, start + group), rows - 1) for start in range(0, rows, group)]
-    parts = [call(runner, {name: value[pick] for name, value in feeds.items()}) for pick in picks]
-    return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+    """Run a batch of any size through an artifact whose batch may be fixed."""
+    signature = next(iter(runner.contract.signatures.values()))
+    return by_samples(signature, feeds, runner.dims.get("batch"), partial(call, runner))
 
 
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
@@ -236,20 +240,18 @@ def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     signature = next(iter(runner.contract.signatures.values()))
     free = "time" not in runner.dims or "step" in runner.contract.signatures
 
-    def used_then_reset(r: Runner, feeds: Feeds) -> dict[str, Array]:
-        new, used = (r.stream(_rows(feeds)) for _ in range(2))
-        x = {name: value for name, value in feeds.items() if name not in new.state}
+    def pushed(used: bool, r: Runner, feeds: Feeds) -> dict[str, Array]:
+        stream = r.stream(signature.count(feeds))
+        x = {name: value for name, value in feeds.items() if name not in stream.state}
         x = cut(x, signature.inputs, 0, FEW) if free else x
-        first = new.push(**x)
-        used.push(**x)
-        used.reset()
-        again = used.push(**x)
-        return {**first, **{f"{name} again": value for name, value in again.items()}}
+        if used:
+            stream.push(**x)
+            stream.reset()
+        return stream.push(**x)
 
-    group = runner.dims.get("batch", _rows(run.feeds))
-    outputs = _by_rows(runner, {name: value[:group] for name, value in run.feeds.items()}, used_then_reset)
-    again = {name.removesuffix(" again"): value for name, value in outputs.items() if name.endswith(" again")}
-    return compare("reset", run.name, {name: outputs[name] for name in again}, again, EXACT)
+    first = signature.samples(run.feeds, slice(runner.dims.get("batch", signature.count(run.feeds))))
+    new, again = (_by_rows(runner, first, partial(pushed, used)) for used in (False, True))
+    return compare("reset", run.name, new, again, EXACT)
 
 
 def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
@@ -264,15 +266,16 @@ def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.rando
     """
     feeds: dict[str, Array] = {}
     for port in ports:
-        shape = [d if isinstance(d, int) else dims[d] for d in port.shape]
+        shape = [int(d) for d in port.sized(dims)]
         if port.role == "lengths":
             feeds[port.name] = rng.integers(0, dims["time"] + 1, shape).astype(port.dtype)
         elif np.issubdtype(np.dtype(port.dtype), np.integer):
             feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
         else:
             feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
-            if port.timed and port.role == "input":
-                feeds[port.name][rng.random(shape[:2]) < HOLES] = 0
+            if port.time_axis is not None and port.role == "input":
+                steps = np.moveaxis(feeds[port.name], port.time_axis, 1)
+                steps[rng.random(steps.shape[:2]) < HOLES] = 0
     return feeds
 
 
@@ -281,8 +284,9 @@ def _own_case(runner: Runner) -> Case:
     rng = np.random.default_rng(0)
     signature = next(iter(runner.contract.signatures.values()))
     contract = runner.contract
-    named = sorted({str(port.shape[1]) for port in signature.inputs if port.timed})
-    calls = [dict(contract.example)] if contract.step else [dict.fromkeys(named, t) for t in (1, 2, 23)]
+    named = sorted({str(port.time) for port in signature.inputs if port.timed})
+    known = dict(contract.example)
+    calls = [known] if contract.step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims, **signature.dims}

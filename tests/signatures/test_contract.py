@@ -15,8 +15,8 @@ from signatures.errors import ArtifactError
 SEQUENCE = Signature(
     "sequence",
     (
-        Port("x", "input", ("batch", "time", 3)),
-        Port("word", "input", ("batch", "time"), "int32", below=50),
+        Port("x", "input", ("batch", "time", 3), time_axis=1),
+        Port("word", "input", ("batch", "time"), "int32", below=50, time_axis=1),
         Port("h_in", "state", ("batch", 4)),
     ),
     (Port("h", "state", ("batch", 4)),),
@@ -60,7 +60,7 @@ def test_json_is_for_other_languages_too():
     assert data["outputs"] == ["h"]
     assert data["signatures"]["step"]["dims"] == {"time": 1}
     assert data["signatures"]["sequence"]["carries"] == [{"output": "h", "input": "h_in"}]
-    word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50}
+    word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50, "time_axis": 1}
     assert data["signatures"]["sequence"]["inputs"][1] == word
     assert data["artifacts"]["tflite"]["dims"] == {"batch": 1}
 
