@@ -292,10 +292,10 @@ def test_nothing_runs_when_a_saved_model_is_checked_or_looked_at(initialised, re
     path, marker = initialised
     assert "--trust" in refused(path, UnsafeArtifact, signatures.open)
     with pytest.raises(UnsafeArtifact):
-        cli._check(path, None, trust=False)
+        cli._check(path, None, False, lambda stage: None)
     with pytest.raises(UnsafeArtifact):
         bench._read_contract(path, trust=False)
-    assert cli._artifact_facts(path)["ops"]["WriteFile"] == 1
+    assert cli._artifact_facts(path, lambda stage: None)["ops"]["WriteFile"] == 1
     assert not marker.exists()
 
 
