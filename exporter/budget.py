@@ -115,11 +115,10 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
         nonlocal declared, found
         if callable(initializer) or isinstance(initializer, str):
             declared += _bytes(keras, shape, dtype)
-            layer = _layer_at_work(keras)
             if declared > TIMES_STORED * stored + UNSTORED:
-                found = found or f"{layer}: {_beyond(declared, 'bytes of weights', stored)}"
+                found = found or f"{_layer_at_work(keras)}: {_beyond(declared, 'bytes of weights', stored)}"
             elif declared > most:
-                found = found or f"{layer}: with it the weights take {_over(declared, max_memory)}"
+                found = found or f"{_layer_at_work(keras)}: with it the weights take {_over(declared, max_memory)}"
         if found:
             raise ValueError(found)
         make_variable(self, initializer, shape, dtype, *args, **options)

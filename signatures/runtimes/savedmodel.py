@@ -161,6 +161,9 @@ def _savers(graphs: Any) -> set[str]:
         called |= {node.bare_concrete_function.concrete_function_name, *node.function.concrete_functions}
     for gradient in graphs.graph_def.library.gradient:
         called |= {gradient.function_name, gradient.gradient_func}
+    for function in graphs.graph_def.library.function:  # TensorFlow may swap those that say they do the same
+        if any(key.startswith("api_") for key in function.attr):
+            called.add(function.signature.name)
     for place, node in _nodes(graphs):
         if place or node.name not in names:
             called.add(node.op)

@@ -108,6 +108,13 @@ def differentiates_the_saver(saved):
     graph.library.gradient.add(function_name=function_of(saved).signature.name, gradient_func=saver)
 
 
+def stands_in_for_another(saved):
+    """The optimizer may put a function in place of one that says it does the same on another device."""
+    library = saved.meta_graphs[0].graph_def.library
+    for function in (function_of(saved), next(f for f in library.function if "traced_save" in f.signature.name)):
+        function.attr["api_implements"].s = b"the same"
+
+
 def names_another_saver(saved):
     """What the saver's own node calls is any function."""
     saver = saved.meta_graphs[0].saver_def
@@ -172,6 +179,7 @@ GRAPHS = {
     "a list with the saver": (names_the_saver_in_a_list, "traced_save"),
     "the saver as a signature": (publishes_the_saver, "traced_save"),
     "the saver as a gradient": (differentiates_the_saver, "traced_save"),
+    "the saver in place of another": (stands_in_for_another, "traced_save"),
     "no saver, but its functions": (names_another_saver, "traced_"),
     "a file beside it": (lists_an_asset, "reads the file '/etc/passwd'"),
     "an asset": (holds_an_asset, "object of the kind 'asset'"),
