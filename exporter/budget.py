@@ -20,6 +20,10 @@ TIMES_STORED = 4
 """How far variables may be larger than what is stored of them: of another type, or made twice."""
 STEPS = 200
 """What an open axis is taken for: at least so many time steps are run later."""
+MAX_TENSORS = 20_000
+"""Symbolic tensors that Keras may make to build a model, some five seconds' worth."""
+MAX_SEQUENCE = 200
+"""Layers of a Sequential: Keras makes a tensor for each layer before it, each time it adds one from a file."""
 
 Options = dict[str, Any]
 
@@ -68,11 +72,17 @@ def check_declared(entries: Iterator[tuple[Options, str]], stored: int) -> None:
         stored: Bytes of all arrays in the file.
 
     Raises:
-        LoadError: Naming the first layer that goes beyond.
+        LoadError: Naming the first layer that goes beyond, or a Sequential that Keras can't load in reasonable time.
     """
     declared = 0
     for entry, layer in entries:
         name, options = entry.get("class_name"), entry.get("config")
+        layers = options.get("layers", ()) if isinstance(options, dict) else options  # a list in very old files
+        if name == "Sequential" and isinstance(layers, list) and len(layers) > MAX_SEQUENCE:
+            raise LoadError(
+                f"{layer}: a Sequential of {len(layers):,} layers; at most {MAX_SEQUENCE} are accepted, as Keras takes "
+                "the square of their number to load. Build it as a functional model."
+            )
         if isinstance(name, str) and name in LEAST and isinstance(options, dict):
             declared += LEAST[name](options)
             if declared > 2 * stored + UNSTORED // 4:  # 4-bit weights are two in a byte
@@ -98,24 +108,29 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     Raises:
         LoadError: With the layer, and what it declares.
     """
-    most, declared, found = int(max_memory * 1e9), 0, ""
+    most, declared, tensors, found = int(max_memory * 1e9), 0, 0, ""
     make_variable, make_tensor = keras.Variable.__init__, keras.KerasTensor.__init__
 
     def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
         nonlocal declared, found
         if callable(initializer) or isinstance(initializer, str):
             declared += _bytes(keras, shape, dtype)
-            layer = _layer_at_work(keras)
             if declared > TIMES_STORED * stored + UNSTORED:
-                found = found or f"{layer}: {_beyond(declared, 'bytes of weights', stored)}"
+                found = found or f"{_layer_at_work(keras)}: {_beyond(declared, 'bytes of weights', stored)}"
             elif declared > most:
-                found = found or f"{layer}: with it the weights take {_over(declared, max_memory)}"
+                found = found or f"{_layer_at_work(keras)}: with it the weights take {_over(declared, max_memory)}"
         if found:
             raise ValueError(found)
         make_variable(self, initializer, shape, dtype, *args, **options)
 
     def tensor(self: Any, shape: Any, dtype: Any = "float32", *args: Any, **options: Any) -> None:
-        nonlocal found
+        nonlocal tensors, found
+        tensors += 1
+        if tensors > MAX_TENSORS:
+            found = found or (
+                f"{_layer_at_work(keras)}: to build the model takes Keras over {MAX_TENSORS:,} tensors. "
+                "Build it in your program and pass it from there: exporter.export(model, ...)."
+            )
         if (size := _bytes(keras, shape, dtype)) > most:
             found = found or f"{_layer_at_work(keras)}: a tensor {_show(shape)} takes {_over(size, max_memory)}"
         if found:

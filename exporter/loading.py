@@ -41,7 +41,7 @@ MAX_BRACKETS = 300_000  # dicts and lists of a configuration
 MAX_COMMAS = 4_000_000
 MAX_DEPTH = 100  # groups in groups, or dicts and lists in each other; a nested model takes four
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-FILTERS = frozenset({1, 2, 3, 32000})  # of HDF5 itself: gzip, shuffle, checksum, LZF; others load a plug-in
+FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})  # of HDF5 and h5py themselves, as gzip and LZF; others load a plug-in
 
 CODE_LAYERS = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 # Values, not objects: Keras turns these entries into tensors, tuples and slices without looking up a class.
@@ -485,7 +485,10 @@ def _load_legacy(keras: Any, checked: Checked, path: Path, max_memory: float) ->
     except UnsafeModel:
         raise
     except LoadError as error:
-        raise error if str(path) in str(error) else LoadError(f"{path}, saved by Keras 2: {error}") from error
+        if str(path) in str(error):
+            raise
+        text = " ".join(str(error).split())  # names out of the file may have line breaks
+        raise LoadError(f"{path}, saved by Keras 2: {text}") from error
     return model
 
 

@@ -97,10 +97,7 @@ class Contract:
                 name: _signature(name, value) for name, value in _mapping(data["signatures"], str, dict).items()
             }
             data["artifacts"] = {
-                target: ArtifactInfo(
-                    _checked(value["file"], str), _sizes(value["dims"]), _mapping(value.get("lowerings", {}), str, str)
-                )
-                for target, value in _mapping(data["artifacts"], str, dict).items()
+                target: _artifact(value) for target, value in _mapping(data["artifacts"], str, dict).items()
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
@@ -128,6 +125,15 @@ def _checked(value: Any, kind: Any) -> Any:
 def _mapping(value: Any, key: Any, inner: Any) -> dict[Any, Any]:
     """Return a dict whose keys and values are of a kind."""
     return {_checked(k, key): _checked(v, inner) for k, v in _checked(value, dict).items()}
+
+
+def _artifact(data: dict[str, Any]) -> ArtifactInfo:
+    made = ArtifactInfo(**data)
+    _checked(made.file, str)
+    _sizes(made.dims)
+    _mapping(made.lowerings, str, str)
+    _checked(made.sha256, (str, type(None)))
+    return made
 
 
 def _signature(name: str, data: dict[str, Any]) -> Signature:

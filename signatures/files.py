@@ -76,7 +76,7 @@ def check_tree(folder: Path) -> None:
     """Refuse a folder that holds anything but files and folders.
 
     Raises:
-        ValueError: Naming a pipe, a device, or a link to something outside.
+        ValueError: With what it "holds ...": a pipe, a device, or a link to something outside.
     """
     root = os.path.realpath(folder)
     for here, folders, names in os.walk(folder):
@@ -84,12 +84,12 @@ def check_tree(folder: Path) -> None:
             path = Path(here, name)
             inside = os.path.relpath(path, folder)
             if os.path.commonpath([root, os.path.realpath(path)]) != root:
-                raise ValueError(f"it holds {inside!r}, a link to something outside")
+                raise ValueError(f"holds {inside!r}, a link to something outside")
             if name in names:
                 try:
                     look(path, most=MOST)
                 except ValueError as error:
-                    raise ValueError(f"its file {inside!r} is not right: {error}") from None
+                    raise ValueError(f"holds {inside!r}: {error}") from None
 
 
 def read_array(file: IO[bytes], size: int) -> Array:

@@ -20,7 +20,8 @@ class Stream:
     Pushing T time steps at once, one by one or in chunks of any length gives the same numbers: that is the law every
     artifact is checked for.
 
-    Attribute `state` is what the next push starts from; it may be set to resume a stream.
+    Attribute `state` is what the next push starts from; it may be set to resume a stream. A stream belongs to one
+    thread at a time; any number of streams, in any threads, may share a runner.
     """
 
     def __init__(self, runner: "Runner", batch: int = 1) -> None:

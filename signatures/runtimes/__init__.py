@@ -1,8 +1,7 @@
 """Runtimes: open an artifact by what it is and run its signatures by name, the same way in each.
 
 One module a target, each with `load(path) -> (contract, call, takes)`; its runtime is imported when the first artifact
-of that kind is opened, so a device needs only the one it uses. A call is safe in any thread and returns arrays of its
-own.
+of that kind is opened, so a device needs only the one it uses. A call is safe in any thread and returns its own arrays.
 """
 
 import importlib

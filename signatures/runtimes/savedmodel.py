@@ -75,13 +75,12 @@ def read_contract(path: Path) -> Contract:
     Raises:
         ArtifactError: When there is none.
     """
+    if files.kind(path / CONTRACT) is None:
+        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
     try:
-        files.check_tree(path)
-        if not (path / CONTRACT).exists():
-            raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
         return Contract.from_json(files.read(path / CONTRACT, files.TEXT))
     except ValueError as error:
-        raise ArtifactError(f"The folder is not a SavedModel of export-lstm: {error}.") from None
+        raise ArtifactError(f"The folder carries no export-lstm contract: {error}.") from None
 
 
 def read_graphs(path: Path) -> Any:
@@ -106,6 +105,10 @@ def check(path: Path) -> None:
         UnsafeArtifact: With the first thing that may reach files or code when it is loaded or run.
         ArtifactError: When it can't be read.
     """
+    try:
+        files.check_tree(path)
+    except ValueError as error:
+        raise _unsafe(f"It {error}") from None
     graphs = read_graphs(path)
     if not graphs.HasField("object_graph_def"):
         raise _unsafe("It was not written by tf.saved_model.save of TensorFlow 2")
@@ -158,6 +161,9 @@ def _savers(graphs: Any) -> set[str]:
         called |= {node.bare_concrete_function.concrete_function_name, *node.function.concrete_functions}
     for gradient in graphs.graph_def.library.gradient:
         called |= {gradient.function_name, gradient.gradient_func}
+    for function in graphs.graph_def.library.function:  # TensorFlow may swap those that say they do the same
+        if any(key.startswith("api_") for key in function.attr):
+            called.add(function.signature.name)
     for place, node in _nodes(graphs):
         if place or node.name not in names:
             called.add(node.op)

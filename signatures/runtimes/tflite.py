@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, one_line
+from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
 from . import Call, Takes
 
@@ -45,11 +45,14 @@ def read_contract(content: bytes) -> Contract:
     """Return the contract in a TFLite file's bytes.
 
     Raises:
+        UnsafeArtifact: When weights lie in other files.
         ArtifactError: When the bytes are not TFLite or carry no contract.
     """
     if content[4:8] != b"TFL3":
         raise ArtifactError("The file is not TFLite: its identifier is missing.")
     model = schema.Model.GetRootAs(content, 0)
+    if model.ExternalBuffersLength() or model.ExternalBufferGroupsLength():
+        raise UnsafeArtifact("Weights of it lie in another file; export-lstm keeps them inside.")
     for k in range(model.MetadataLength()):
         entry = model.Metadata(k)
         if entry.Name() == METADATA.encode():

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -446,6 +447,7 @@ class Hand:
 def make_seeds(folder: Path) -> None:
     """Make honest models and artifacts to start from."""
     warnings.simplefilter("ignore")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     from exporter import export
     from exporter.loading import load
 
@@ -458,11 +460,13 @@ def make_seeds(folder: Path) -> None:
         shutil.copy(path, folder / f"old_{path.name}")
 
 
-def tell(counts: dict[str, Counter[str]], seconds: float) -> None:
+def tell(counts: dict[str, Counter[str]], took: Counter[str], seconds: float) -> None:
+    """Print how many mutants of each kind there were, what came of them, and how long one took."""
     total = sum(sum(count.values()) for count in counts.values())
     print(f"\n{total:,} mutants in {seconds:.0f} s, {total / max(seconds, 1):.0f} a second", flush=True)
     for kind, count in counts.items():
-        print(f"  {kind:20} " + ", ".join(f"{n:,} {outcome}" for outcome, n in count.most_common()))
+        mean = 1000 * took[kind] / max(1, sum(count.values()))
+        print(f"  {kind:20} {mean:5.0f} ms: " + ", ".join(f"{n:,} {outcome}" for outcome, n in count.most_common()))
 
 
 def main() -> int:
@@ -500,6 +504,7 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
     kinds = [kind for kind in KINDS if options.only in kind]
     hands = [Hand(context, options.seed, seeds, places / str(k)) for k in range(os.cpu_count() or 1)]
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    took: Counter[str] = Counter()
     findings, number, start, told = 0, 0, time.monotonic(), time.monotonic()
 
     def next_mutant() -> tuple[str, int]:
@@ -518,6 +523,7 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
             kind, which = hand.asked
             outcome, text = answer
             counts[kind][outcome] += 1
+            took[kind] += time.monotonic() - hand.since
             if outcome not in ("answered", "refused", "not made") and not (outcome == "crash" and KINDS[kind].guarded):
                 findings += 1
                 print(f"\n--again {kind!r} {which} --seed {options.seed}: {outcome}\n{text}", flush=True)
@@ -528,10 +534,10 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
             time.sleep(0.001)
         if time.monotonic() - told > 60:
             told = time.monotonic()
-            tell(counts, told - start)
+            tell(counts, took, told - start)
     for hand in hands:
         hand.close()
-    tell(counts, time.monotonic() - start)
+    tell(counts, took, time.monotonic() - start)
     print(f"{findings} findings" + (f", the first {KEEP} in {kept}" if findings else ""))
     return 1 if findings else 0
 

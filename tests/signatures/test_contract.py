@@ -29,7 +29,7 @@ FULL = Contract(
     signatures={"sequence": SEQUENCE, "step": STEP},
     example={"time": 7},
     artifacts={
-        "tflite": ArtifactInfo("m.tflite", {"batch": 1}, {"memory": "two nested loops"}),
+        "tflite": ArtifactInfo("m.tflite", {"batch": 1}, {"memory": "two nested loops"}, "cd" * 32),
         "onnx": ArtifactInfo("m.onnx"),
     },
     provenance={"keras": "3.15.1"},

@@ -8,19 +8,21 @@ import threading
 import warnings
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 from tensorflow.core.protobuf import saved_model_pb2
 
 import signatures
-from exporter import cli
+from exporter import bench, cli
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, LoadError, UnsafeArtifact
 from signatures.runtimes import onnx as onnx_runtime
-from signatures.runtimes import savedmodel
+from signatures.runtimes import savedmodel, tflite
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx"}
 
@@ -106,6 +108,13 @@ def differentiates_the_saver(saved):
     graph.library.gradient.add(function_name=function_of(saved).signature.name, gradient_func=saver)
 
 
+def stands_in_for_another(saved):
+    """The optimizer may put a function in place of one that says it does the same on another device."""
+    library = saved.meta_graphs[0].graph_def.library
+    for function in (function_of(saved), next(f for f in library.function if "traced_save" in f.signature.name)):
+        function.attr["api_implements"].s = b"the same"
+
+
 def names_another_saver(saved):
     """What the saver's own node calls is any function."""
     saver = saved.meta_graphs[0].saver_def
@@ -170,6 +179,7 @@ GRAPHS = {
     "a list with the saver": (names_the_saver_in_a_list, "traced_save"),
     "the saver as a signature": (publishes_the_saver, "traced_save"),
     "the saver as a gradient": (differentiates_the_saver, "traced_save"),
+    "the saver in place of another": (stands_in_for_another, "traced_save"),
     "no saver, but its functions": (names_another_saver, "traced_"),
     "a file beside it": (lists_an_asset, "reads the file '/etc/passwd'"),
     "an asset": (holds_an_asset, "object of the kind 'asset'"),
@@ -222,25 +232,33 @@ FOLDERS = {
     "a link for its weights": (link_weights, "a link to something outside"),
     "a link for a folder": (link_folder, "a link to something outside"),
     "a pipe": (lambda folder: os.mkfifo(folder / "variables" / "more"), "it is a named pipe"),
-    "3 GB of nothing": (
-        lambda folder: os.truncate(folder / "variables" / "variables.index", 3 << 30),
-        "bytes; at most",
-    ),
-    "a contract of 100 MB": (lambda folder: os.truncate(folder / savedmodel.CONTRACT, 100 << 20), "bytes; at most"),
-    "no contract": (lambda folder: (folder / savedmodel.CONTRACT).unlink(), "no export-lstm contract"),
-    "a folder for the contract": (
-        lambda folder: ((folder / savedmodel.CONTRACT).unlink(), (folder / savedmodel.CONTRACT).mkdir()),
-        "it is a folder, not a file",
-    ),
+    "3 GB of nothing": (lambda folder: os.truncate(folder / "variables/variables.index", 3 << 30), "bytes; at most"),
+}
+NO_CONTRACTS = {
+    "a contract of 100 MB": (lambda file: os.truncate(file, 100 << 20), "bytes; at most"),
+    "no contract": (lambda file: file.unlink(), "no export-lstm contract"),
+    "a pipe for the contract": (lambda file: (file.unlink(), os.mkfifo(file)), "it is a named pipe, not a file"),
+    "a folder for the contract": (lambda file: (file.unlink(), file.mkdir()), "it is a folder, not a file"),
+    "a link to itself": (lambda file: (file.unlink(), file.symlink_to(file)), "no export-lstm contract"),
 }
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-@pytest.mark.parametrize("opener", [signatures.open, signatures.read_contract])
-def test_a_folder_with_more_than_files(folder, refused, monkeypatch, case, opener):
+def test_a_folder_with_more_than_files(folder, refused, monkeypatch, case):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
     spoil, words = FOLDERS[case]
     spoil(folder)
+    message = refused(folder, UnsafeArtifact, signatures.open)
+    assert words in message
+    assert "--trust" in message
+
+
+@pytest.mark.parametrize("case", NO_CONTRACTS)
+@pytest.mark.parametrize("opener", [signatures.open, signatures.read_contract])
+def test_a_folder_without_a_contract(folder, refused, monkeypatch, case, opener):
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
+    spoil, words = NO_CONTRACTS[case]
+    spoil(folder / savedmodel.CONTRACT)
     assert words in refused(folder, ArtifactError, opener)
 
 
@@ -281,7 +299,11 @@ def initialised(artifacts, tmp_path):
 def test_nothing_runs_when_a_saved_model_is_checked_or_looked_at(initialised, refused):
     path, marker = initialised
     assert "--trust" in refused(path, UnsafeArtifact, signatures.open)
-    assert cli._artifact_facts(path)["ops"]["WriteFile"] == 1
+    with pytest.raises(UnsafeArtifact):
+        cli._check(path, None, False, lambda stage: None)
+    with pytest.raises(UnsafeArtifact):
+        bench._read_contract(path, trust=False)
+    assert cli._artifact_facts(path, lambda stage: None)["ops"]["WriteFile"] == 1
     assert not marker.exists()
 
 
@@ -478,6 +500,21 @@ def test_depth_has_an_end(tmp_path):
 def test_every_onnx_file_of_ours_passes(exported):
     for name in ("activations", "masked", "repeated", "bidirectional"):
         onnx_runtime.check(exported(name)["onnx"].path.read_bytes())
+
+
+# TFLite -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tflite_file_whose_weights_lie_in_another(artifacts, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(tflite, "Interpreter", lambda **options: pytest.fail("LiteRT saw it"))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifacts["tflite"].read_bytes(), 0))
+    group = schema.ExternalBufferGroupT()
+    group.name = b"secret.bin"
+    model.externalBufferGroups = [group]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(builder.Output())
+    assert "in another file" in refused(tmp_path / "model.tflite", UnsafeArtifact, signatures.open)
 
 
 # What is at the path ------------------------------------------------------------------------------------------------

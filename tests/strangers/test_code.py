@@ -192,6 +192,17 @@ def test_no_file_or_address_is_read(make, refused, kind, key, value):
     assert f"would read {key}=" in refused(make(kind, use), UnsafeModel)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["class_name", "name"])
+def test_a_name_of_several_lines_makes_no_lines(make, refused, kind, place):
+    def use(config):
+        entry = config["config"]["layers"][1]
+        (entry if place == "class_name" else entry["config"]).update({place: "a\nLoaded: all is well", "module": None})
+        entry["config"]["colour"] = "blue"
+
+    refused(make(kind, use))
+
+
 @pytest.mark.parametrize("name", ["../../../outside", "/outside", "..", "a/../../b", "C:\\outside", "\x1b[2Jx\nb"])
 def test_a_layers_name_is_no_path(make, tmp_path, name):
     """It may be refused or loaded; nothing is written or read under it."""

@@ -10,9 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from exporter import loading
+from exporter import budget, loading
 from exporter.budget import LEAST
 from exporter.loading import load
+from signatures.errors import LoadError
 
 KINDS = (".keras", ".h5", "old.h5")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with NumPy 2
@@ -446,6 +447,29 @@ def test_a_tensor_beyond_memory(make, refused, kind, case):
         pytest.skip("Keras 2's Resizing is not translated")
     message = refused(make(kind, TENSORS[case]))
     assert "--max-memory" in message or "known equal in Keras 3" in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequential_that_keras_takes_minutes_to_load(make, refused, kind):
+    assert "a Sequential of 403 layers" in refused(make(kind, repeat(400, layer("ReLU"))))
+
+
+def test_models_in_models_that_keras_takes_minutes_to_load(make, monkeypatch):
+    """Each is short; the tensors that Keras makes for all of them are counted."""
+
+    def change(config):
+        layers = config["config"]["layers"]
+        inner = [{"module": "keras.layers", "class_name": "ReLU", "config": {"name": f"r{k}"}} for k in range(9)]
+        for number in range(9):
+            layers.insert(1, sequence(f"s{number}", [{**layers[0], "config": {**layers[0]["config"]}}, *inner]))
+
+    monkeypatch.setattr(budget, "MAX_TENSORS", 300)
+    with pytest.raises(LoadError, match="takes Keras over 300 tensors"):
+        load(make(".keras", change))
+
+
+def sequence(name, layers):
+    return {"module": "keras", "class_name": "Sequential", "config": {"name": name, "layers": layers}}
 
 
 @pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention", "MultiHeadAttention"])
