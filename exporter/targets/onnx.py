@@ -11,7 +11,7 @@ and recurrent biases stand one after the other; layout is 0, the only one ONNX R
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,14 @@ from .onnx_halves import join_halves
 OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
 
-BEHIND = 1 << 30
-"""A number of time steps that no call has."""
+BEYOND = 1 << 30
+"""More time steps than a call has."""
 
 BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
+
+SATURATED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid")
+"""Activations that reach 0 and 1."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
@@ -140,13 +143,17 @@ def _weights(recurrence: Recurrence) -> list[Any]:
     return [*kernels, reorder(biases, gates, order).reshape(1, -1)]
 
 
-def _hold(recurrence: Recurrence) -> float:
+def holds(recurrence: Recurrence) -> bool:
+    """Whether large inputs of its gates keep its states: an LSTM's whose gates saturate."""
+    return recurrence.kind == "lstm" and recurrence.recurrent_activation in SATURATED
+
+
+def _saturating(recurrence: Recurrence) -> float:
     """Return an input of an LSTM's gates that saturates them, whatever else they get.
 
     Within float16, in which some runtimes compute what is float32 here, unless h has no bound.
     """
-    bounded = recurrence.activation in BOUNDED or recurrence.dtype == "float16"
-    return 2.0**14 if bounded else 2.0**100
+    return 2.0**14 if recurrence.activation in BOUNDED or recurrence.dtype == "float16" else 2.0**100
 
 
 def _attributes(recurrence: Recurrence) -> dict[str, Any]:
@@ -182,7 +189,7 @@ class _Nodes:
         else:
             direction = {"direction": "reverse"} if recurrence.reverse else {}
             first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
-            outputs, finals = self.native(recurrence, x, _weights(recurrence), "", first, direction)
+            outputs, finals = self.native(recurrence, x, _weights(recurrence), "", first, **direction)
             results = [self.op("Transpose", [outputs], perm=[1, 0, 2]), *finals]
         for value, port in zip(results, ports, strict=True):
             self.graph.make_node("Identity", [value], outputs=[port], dtypes=[self.dtype])
@@ -192,34 +199,66 @@ class _Nodes:
 
             mask      1  0  1  1  0
             place     1  1  2  3  3     counted from the end where time runs backwards
-            x         x0 x2 x3 .  .     sorted by place, each . held; then run forwards
+            x         x0 x2 x3 .  .     sorted by place, then run forwards
             outputs   h  y1 y2 y3 .  .  after the initial state
             sequences y1 y1 y2 y3 y3
 
-        ONNX Runtime stops at sequence_lens. Others run on, and then h is not the op's but the sequences' last one, and
-        an LSTM's c is held by its own gates, see `hold`.
+        ONNX Runtime stops at sequence_lens; others may run on. So h is the sequences' last one, whatever the op gives,
+        and an LSTM's c is held by its own gates, see `held`.
 
         Returns:
             Sequences and final states.
         """
+        lstm, held = recurrence.kind == "lstm", holds(recurrence)
+        mask = self.op("Unsqueeze", [mask, self.const([2])], BOOL)  # [B, T, 1], like all places
         valid = self.op("Cast", [mask], INT64, to=INT64)
         place = self.op("CumSum", [valid, self.const(1)], INT64, reverse=int(recurrence.reverse))
-        last = 0 if recurrence.reverse else -1
-        total = self.op("Gather", [place, self.const([last])], INT64, axis=1)  # [B, 1]
-        counts = self.op("Cast", [self.op("Squeeze", [total, self.const([1])], INT64)], INT32, to=INT32)
-        weights = _weights(recurrence)
-        if recurrence.kind == "lstm":
-            x, weights = self.held(recurrence, x, mask, weights)
-        x = self.taken(x, self.order(mask, place))
+        total = self.op("ReduceMax", [place], INT64, axes=[1, 2], keepdims=0)  # [B]
+        weights, steps, counts = _weights(recurrence), self.order(mask, place, held), total
+        if held:
+            x, weights[0] = self.held(recurrence, x, weights[0])
+            counts = self.op("Max", [total, self.const(1)], INT64)  # for no step ONNX Runtime gives zeros
+        counts = self.op("Cast", [counts], INT32, to=INT32)
+        x = self.op("GatherND", [x, steps], batch_dims=1)
         first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
-        outputs, finals = self.native(recurrence, x, weights, counts, first, {})
+        outputs, finals = self.native(recurrence, x, weights, counts, first)
         outputs = self.op("Transpose", [self.op("Concat", [first[0], outputs], axis=0)], perm=[1, 0, 2])
-        sequences = self.taken(outputs, place)
-        finals[0] = self.op("Gather", [sequences, self.const(last)], axis=1)
-        if recurrence.kind == "lstm":  # ONNX Runtime gives zeros, not the initial state, where there is no valid step
-            some = self.op("Greater", [total, self.const(0)], BOOL)
+        sequences = self.op("GatherND", [outputs, place], batch_dims=1)
+        finals[0] = self.op("Gather", [sequences, self.const(0 if recurrence.reverse else -1)], axis=1)
+        if lstm and not held:
+            some = self.op("Greater", [self.op("Unsqueeze", [total, self.const([1])], INT64), self.const(0)], BOOL)
             finals[1] = self.op("Where", [some, finals[1], states[1]])
         return [sequences, *finals]
+
+    def order(self, mask: str, place: str, held: bool) -> str:
+        """Return the time steps of each row [B, T, 1], valid ones first, by their place.
+
+        Not every runtime's TopK keeps the order of equal keys: no two valid steps have the same.
+
+        Args:
+            mask: [B, T, 1].
+            place: [B, T, 1], from 1.
+            held: Whether each masked step becomes T, the row that `held` adds.
+        """
+        total = self.op("Shape", [place], INT64, start=1, end=2)
+        keys = self.op("Where", [mask, self.op("Sub", [place, self.const(BEYOND)], INT64), total], INT64)
+        top = self.graph.make_node(
+            "TopK", [keys, total], attr={"axis": 1, "largest": 0}, output_count=2, dtypes=[INT64, INT64]
+        )
+        keys, steps = top.output
+        return self.op("Max", [keys, steps], INT64) if held else str(steps)
+
+    def held(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
+        """Return x [B, T + 1, F + 1] and W: row T is a step that keeps an LSTM's c.
+
+        The feature that is added is 1 there alone. It holds the forget gate open and the others shut, whatever h is.
+        """
+        dtype, size = kernel.dtype, _saturating(recurrence)
+        wide = self.op("Pad", [x, self.const([0, 0, 0, 0, 0, 1])])
+        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.one()])
+        others = kernel.sum(axis=2)  # what the other features of that row, 1 as well, add
+        wanted = np.repeat(np.array([-size, -size, size, 0], dtype), recurrence.units)  # gates i o f c
+        return longer, np.concatenate([kernel, (wanted - others)[..., None]], axis=2)
 
     def native(
         self,
@@ -228,7 +267,7 @@ class _Nodes:
         weights: Sequence[Any],
         counts: str,
         first: Sequence[str],
-        direction: Mapping[str, str],
+        **direction: str,
     ) -> tuple[str, list[str]]:
         """Add the op that runs x [B, T, F] from the states [1, B, U]; return outputs [T, B, U] and final states."""
         made = self.graph.make_node(
@@ -241,37 +280,6 @@ class _Nodes:
         y, *last = made.output
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         return self.op("Squeeze", [y, self.const([1])]), finals
-
-    def held(self, recurrence: Recurrence, x: str, mask: str, weights: Sequence[Any]) -> tuple[str, list[Any]]:
-        """Return x and W with one more feature, 1 on masked steps alone, that holds an LSTM's forget gate open.
-
-        Its other gates are shut, so that c stays; the other features are 0 there, whatever x has.
-        """
-        kernel, *others = weights
-        features, dtype = recurrence.kernel.shape[0], recurrence.kernel.dtype
-        pads = self.const([0, 0, 0, 0, 0, 1])
-        valid = self.op("Unsqueeze", [mask, self.const([2])], BOOL)
-        masked = np.append(np.zeros(features, dtype), dtype.type(1))
-        wide = self.op("Where", [valid, self.op("Pad", [x, pads]), self.const(masked)])
-        size = _hold(recurrence)
-        column = np.repeat(np.array([-size, -size, size, 0], dtype), recurrence.units)  # gates i o f c
-        return wide, [np.concatenate([kernel, column[None, :, None]], axis=2), *others]
-
-    def order(self, mask: str, place: str) -> str:
-        """Return the time steps of each row [B, T], valid ones first, by their place.
-
-        Not all runtimes' TopK keeps the order of equal keys, so no two valid steps have the same; the others may.
-        """
-        steps = self.op("Shape", [place], INT64, start=1, end=2)
-        keys = self.op("Where", [mask, place, self.const(BEHIND)], INT64)
-        top = self.graph.make_node(
-            "TopK", [keys, steps], attr={"axis": 1, "largest": 0}, output_count=2, dtypes=[INT64, INT64]
-        )
-        return str(top.output[1])
-
-    def taken(self, values: str, steps: str) -> str:
-        """Return the values [B, ., N] at steps [B, T] of each row, [B, T, N]."""
-        return self.op("GatherND", [values, self.op("Unsqueeze", [steps, self.const([2])], INT64)], batch_dims=1)
 
     def one(self) -> str:
         """Add the number 1."""
