@@ -26,7 +26,7 @@ from signatures.runtimes.onnx import METADATA
 
 from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
-from ..plan import ONNX_OPS, Plan
+from ..plan import ONNX_OPS, Plan, holds
 from ..recurrence import GATES, Recurrence, reorder
 from ..trace import Traced
 from .onnx_halves import join_halves
@@ -39,9 +39,6 @@ BEYOND = 1 << 30
 
 BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
-
-SATURATED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid")
-"""Activations that reach 0 and 1."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
@@ -143,11 +140,6 @@ def _weights(recurrence: Recurrence) -> list[Any]:
     return [*kernels, reorder(biases, gates, order).reshape(1, -1)]
 
 
-def holds(recurrence: Recurrence) -> bool:
-    """Whether large inputs of its gates keep its states: an LSTM's whose gates saturate."""
-    return recurrence.kind == "lstm" and recurrence.recurrent_activation in SATURATED
-
-
 def _saturating(recurrence: Recurrence) -> float:
     """Return an input of an LSTM's gates that saturates them, whatever else they get.
 
@@ -204,19 +196,19 @@ class _Nodes:
             sequences y1 y1 y2 y3 y3
 
         ONNX Runtime stops at sequence_lens; others may run on. So h is the sequences' last one, whatever the op gives,
-        and an LSTM's c is held by its own gates, see `held`.
+        and an LSTM's c is held by its own gates, see `hold`.
 
         Returns:
             Sequences and final states.
         """
-        lstm, held = recurrence.kind == "lstm", holds(recurrence)
+        held = holds(recurrence)
         mask = self.op("Unsqueeze", [mask, self.const([2])], BOOL)  # [B, T, 1], like all places
         valid = self.op("Cast", [mask], INT64, to=INT64)
         place = self.op("CumSum", [valid, self.const(1)], INT64, reverse=int(recurrence.reverse))
         total = self.op("ReduceMax", [place], INT64, axes=[1, 2], keepdims=0)  # [B]
         weights, steps, counts = _weights(recurrence), self.order(mask, place, held), total
         if held:
-            x, weights[0] = self.held(recurrence, x, weights[0])
+            x, weights[0] = self.hold(recurrence, x, weights[0])
             counts = self.op("Max", [total, self.const(1)], INT64)  # for no step ONNX Runtime gives zeros
         counts = self.op("Cast", [counts], INT32, to=INT32)
         x = self.op("GatherND", [x, steps], batch_dims=1)
@@ -225,7 +217,7 @@ class _Nodes:
         outputs = self.op("Transpose", [self.op("Concat", [first[0], outputs], axis=0)], perm=[1, 0, 2])
         sequences = self.op("GatherND", [outputs, place], batch_dims=1)
         finals[0] = self.op("Gather", [sequences, self.const(0 if recurrence.reverse else -1)], axis=1)
-        if lstm and not held:
+        if recurrence.kind == "lstm" and not held:
             some = self.op("Greater", [self.op("Unsqueeze", [total, self.const([1])], INT64), self.const(0)], BOOL)
             finals[1] = self.op("Where", [some, finals[1], states[1]])
         return [sequences, *finals]
@@ -238,7 +230,7 @@ class _Nodes:
         Args:
             mask: [B, T, 1].
             place: [B, T, 1], from 1.
-            held: Whether each masked step becomes T, the row that `held` adds.
+            held: Whether each masked step becomes T, the row that `hold` adds.
         """
         total = self.op("Shape", [place], INT64, start=1, end=2)
         keys = self.op("Where", [mask, self.op("Sub", [place, self.const(BEYOND)], INT64), total], INT64)
@@ -248,10 +240,11 @@ class _Nodes:
         keys, steps = top.output
         return self.op("Max", [keys, steps], INT64) if held else str(steps)
 
-    def held(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
-        """Return x [B, T + 1, F + 1] and W: row T is a step that keeps an LSTM's c.
+    def hold(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
+        """Return x [B, T + 1, F + 1] and W: step T keeps an LSTM's c.
 
-        The feature that is added is 1 there alone. It holds the forget gate open and the others shut, whatever h is.
+        It is all ones; the added feature is 0 elsewhere and so has weights that hold the forget gate open there and
+        the others shut, whatever h is and whatever a masked x.
         """
         dtype, size = kernel.dtype, _saturating(recurrence)
         wide = self.op("Pad", [x, self.const([0, 0, 0, 0, 0, 1])])
