@@ -54,10 +54,6 @@ def in_opencv(path, engine=cv2.dnn.ENGINE_NEW):
     return call
 
 
-def in_opencv_classic(path):
-    return in_opencv(path, cv2.dnn.ENGINE_CLASSIC)
-
-
 OPEN = {"openvino": in_openvino, "opencv": in_opencv}
 REFUSED = (RuntimeError, cv2.error, ArtifactError)
 
@@ -148,6 +144,8 @@ def test_a_fixed_time(runtime, batch, golden_folder, tmp_path):
     rng = np.random.default_rng(0)
     feeds = {n: rng.standard_normal((3, 9, size)).astype(np.float32) for n, size in (("source", 3), ("target", 2))}
     feeds["source"][0, 4:] = feeds["source"][1, ::2] = feeds["source"][2] = 0
+    for name, zeros in artifact.contract.signatures["sequence"].initial_state(3).items():
+        feeds[name] = rng.standard_normal(zeros.shape).astype(np.float32)
     close(elsewhere(artifact, runtime).run("sequence", feeds), signatures.open(artifact.path).run("sequence", feeds))
 
 
@@ -194,7 +192,6 @@ MODELS = {
         lambda: masked(layers.LSTM(4, go_backwards=True, zero_output_for_mask=True, **ALL)),
         {"opencv"},
     ),
-    "lstm back last": (lambda: masked(layers.LSTM(4, go_backwards=True, name="layer")), set()),
     "lstm both": (lambda: masked(layers.Bidirectional(layers.LSTM(4, return_sequences=True))), {"opencv"}),
     "lstm both, no mask": (lambda: unmasked(layers.Bidirectional(layers.LSTM(4, return_sequences=True))), {"opencv"}),
     "gru before": (lambda: masked(layers.GRU(4, reset_after=False, **ALL)), {"opencv"}),
@@ -239,7 +236,7 @@ def test_a_gate_that_cant_be_held_is_told(tmp_path):
 CLASSIC = {"one_layer": True, "states_given": True, "nested_twice": False, "masked": None}
 """Case -> what OpenCV's classic engine makes of it with a fixed batch: right; wrong; refused.
 
-It must be asked for. It puts a layer's weights into another order in place, so where two calls share them they are wrong.
+It must be asked for. It puts a layer's weights into another order in place: where two calls share them, both are wrong.
 """
 
 
@@ -248,7 +245,14 @@ def test_opencvs_classic_engine(name, golden_folder, tmp_path):
     [artifact] = export(golden_folder / name / "model.keras", "onnx", tmp_path / "one.onnx", batch=1, check=False)
     if CLASSIC[name] is None:
         with pytest.raises(cv2.error):
-            in_opencv_classic(artifact.path)
+            in_opencv(artifact.path, cv2.dnn.ENGINE_CLASSIC)
         return
-    runner = Runner(artifact.contract, "onnx", in_opencv_classic(artifact.path))
-    assert signatures.check(runner, Case.load(golden_folder / name)).ok == CLASSIC[name]
+    call = in_opencv(artifact.path, cv2.dnn.ENGINE_CLASSIC)
+    fits = []
+    for run in Case.load(golden_folder / name).runs:
+        for row in range(len(next(iter(run.feeds.values())))):
+            got = call("sequence", {port: value[row : row + 1] for port, value in run.feeds.items()})
+            for port, value in run.expect.items():  # it leaves one axis more on a state
+                fits.append(np.allclose(got[port].reshape(value[row].shape), value[row], atol=1e-5, rtol=1e-5))
+    assert fits
+    assert all(fits) == CLASSIC[name]
