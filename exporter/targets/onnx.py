@@ -191,7 +191,7 @@ class _Nodes:
 
             mask      1  0  1  1  0
             place     1  1  2  3  3     counted from the end where time runs backwards
-            x         x0 x2 x3 .  .     sorted by place, then run forwards
+            x         x0 x2 x3 .  .     in that order, then run forwards
             outputs   h  y1 y2 y3 .  .  after the initial state
             sequences y1 y1 y2 y3 y3
 
@@ -204,9 +204,10 @@ class _Nodes:
         held = holds(recurrence)
         mask = self.op("Unsqueeze", [mask, self.const([2])], BOOL)  # [B, T, 1], like all places
         valid = self.op("Cast", [mask], INT64, to=INT64)
-        place = self.op("CumSum", [valid, self.const(1)], INT64, reverse=int(recurrence.reverse))
+        before = self.op("CumSum", [valid, self.const(1)], INT64, exclusive=1, reverse=int(recurrence.reverse))
+        place = self.op("Add", [before, valid], INT64)
         total = self.op("ReduceMax", [place], INT64, axes=[1, 2], keepdims=0)  # [B]
-        weights, steps, counts = _weights(recurrence), self.order(mask, place, held), total
+        weights, steps, counts = _weights(recurrence), self.order(recurrence, mask, before), total
         if held:
             x, weights[0] = self.hold(recurrence, x, weights[0])
             counts = self.op("Max", [total, self.const(1)], INT64)  # for no step ONNX Runtime gives zeros
@@ -222,23 +223,27 @@ class _Nodes:
             finals[1] = self.op("Where", [some, finals[1], states[1]])
         return [sequences, *finals]
 
-    def order(self, mask: str, place: str, held: bool) -> str:
-        """Return the time steps of each row [B, T, 1], valid ones first, by their place.
+    def order(self, recurrence: Recurrence, mask: str, before: str) -> str:
+        """Return the time steps of each row [B, T, 1], valid ones first, in the order they are run.
 
         Not every runtime's TopK keeps the order of equal keys: no two valid steps have the same.
 
         Args:
+            recurrence: If it holds its states, each masked step becomes T, the row that `hold` adds.
             mask: [B, T, 1].
-            place: [B, T, 1], from 1.
-            held: Whether each masked step becomes T, the row that `hold` adds.
+            before: How many valid steps are run before each, [B, T, 1].
         """
-        total = self.op("Shape", [place], INT64, start=1, end=2)
-        keys = self.op("Where", [mask, self.op("Sub", [place, self.const(BEYOND)], INT64), total], INT64)
+        total = self.op("Shape", [before], INT64, start=1, end=2)
+        if recurrence.reverse:
+            before = self.op("Sub", [before, self.const(BEYOND)], INT64)
+        keys = self.op("Where", [mask, before, total], INT64)
         top = self.graph.make_node(
             "TopK", [keys, total], attr={"axis": 1, "largest": 0}, output_count=2, dtypes=[INT64, INT64]
         )
         keys, steps = top.output
-        return self.op("Max", [keys, steps], INT64) if held else str(steps)
+        return (
+            self.op("Max", [keys, steps], INT64) if holds(recurrence) else str(steps)
+        )  # a valid step's key is never more
 
     def hold(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
         """Return x [B, T + 1, F + 1] and W: step T keeps an LSTM's c.
