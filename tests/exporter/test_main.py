@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,9 @@ def started(tmp_path):
             str(out),
         ]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        processes.append(subprocess.Popen([*command, *options], text=True, **streams))
+        # The tests may run in the background of a shell, which has its jobs ignore Ctrl-C.
+        hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        processes.append(subprocess.Popen([*command, *options], text=True, preexec_fn=hearing, **streams))
         return processes[-1], out
 
     yield start
