@@ -21,7 +21,7 @@ def placeholder(x: Tensor, states: list[Tensor], mask: Tensor | None) -> tuple[T
     def only_converts(*args: Any) -> Any:
         raise RuntimeError("This graph is traced for conversion to ONNX; it doesn't run in TensorFlow.")
 
-    arguments = [x, *states] if mask is None else [x, *states, mask]
+    arguments = [x, *states] if mask is None else [x, *states, tf.cast(mask, tf.bool)]
     results = tf.numpy_function(only_converts, arguments, [x.dtype] * (1 + len(states)), stateful=False)
     shapes = [[x.shape[0], x.shape[1], states[0].shape[1]], *(state.shape for state in states)]
     sequences, *finals = (tf.ensure_shape(t, shape) for t, shape in zip(results, shapes, strict=True))

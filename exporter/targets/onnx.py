@@ -241,9 +241,9 @@ class _Nodes:
             "TopK", [keys, total], attr={"axis": 1, "largest": 0}, output_count=2, dtypes=[INT64, INT64]
         )
         keys, steps = top.output
-        return (
-            self.op("Max", [keys, steps], INT64) if holds(recurrence) else str(steps)
-        )  # a valid step's key is never more
+        if not holds(recurrence):
+            return str(steps)
+        return self.op("Max", [keys, steps], INT64)  # a valid step's key is never more than the step
 
     def hold(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
         """Return x [B, T + 1, F + 1] and W: step T keeps an LSTM's c.
