@@ -1,4 +1,17 @@
-"""What strangers send: files that look like models, with a payload that leaves a marker if it ever runs."""
+"""What strangers send: files that look like models, with a payload that leaves a marker if it ever runs.
+
+Published holes of Keras, ONNX and TFLite, and where relatives of them are tried:
+
+code in a configuration      CVE-2024-3660, 2025-1550, 2025-8747, 2025-9906, 2025-49655, 2026-1462    test_code.py
+the same in HDF5             CVE-2025-9905                                       test_code.py, the kinds .h5 and old.h5
+a guard that is lost         CVE-2026-12481                                      test_code.py, models in models
+files by path or address     CVE-2025-12058, 2025-12060                          test_code.py
+names that are paths         GHSA-hqp4-2352-xf5r, CVE-2026-12479                 test_code.py; test_files.py, archives
+HDF5 that lies elsewhere     CVE-2026-1669, 2026-12480, GHSA-27f4-p4xq-cxg8      test_files.py
+bombs                        CVE-2026-0897                                       test_files.py
+ONNX that lies elsewhere     CVE-2025-51480, 2026-27489, 2026-34446, 2026-34447  test_artifacts.py
+damaged flatbuffers          CVE-2021-37688, 2021-37689                          test_artifacts.py
+"""
 
 import base64
 import io
