@@ -6,6 +6,7 @@ training configuration is left alone. What Keras 2 wrote is then translated by `
 module imports neither Keras nor TensorFlow nor h5py.
 """
 
+import atexit
 import hashlib
 import importlib
 import io
@@ -14,6 +15,7 @@ import math
 import os
 import re
 import sys
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -25,9 +27,11 @@ from typing import Any
 from signatures import files
 from signatures.errors import LoadError, UnsafeModel
 
-from . import budget
+from . import budget, child
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+LOOK = 20.0  # seconds that reading a file may take
+LOOK_BYTES = 20e6  # and bytes that it may take one more for
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
@@ -113,6 +117,7 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
     """
     path = Path(path)
     _check_path(path)
+    _LOOKOUT.look(path)
     checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     try:
         _check_content(checked.config, path)
@@ -128,6 +133,61 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
         return Loaded(_load_legacy(keras, checked, path, max_memory), path.stem, sha256)
     _check_classes(keras, checked.config, path)
     return Loaded(_deserialize(keras, checked, path, max_memory), path.stem, sha256)
+
+
+class _Lookout:
+    """A process that reads files before this one does: HDF5's library may crash or never end on damaged bytes.
+
+    It is started by the first file and kept, as starting takes longer than looking.
+    """
+
+    def __init__(self) -> None:
+        self._child: child.Child | None = None
+        self._one = threading.Lock()
+
+    def look(self, path: Path) -> None:
+        """Refuse a file that can't be read in time and memory, and whatever `_read_all` refuses."""
+        limit = LOOK + path.stat().st_size / LOOK_BYTES
+        with self._one:
+            try:
+                if self._child is None:
+                    self._child = child.Child()
+                    atexit.register(self.end)
+                self._child.ask(_read_all, path.absolute())
+                self._child.answer(limit=limit, memory=child.MEMORY)
+            except child.Surprise:
+                pass  # what it is will show here too, and is told there
+            except child.Lost as lost:
+                self.end()
+                raise LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}") from None
+            except LoadError as error:
+                raise type(error)(str(error).replace(str(path.absolute()), str(path))) from None
+            except BaseException:
+                self.end()  # its answer is still to come
+                raise
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+            atexit.unregister(self.end)
+
+
+_LOOKOUT = _Lookout()
+
+
+def _read_all(path: Path) -> None:
+    """Check a file and read every array of it."""
+    import h5py
+
+    _ = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    file: Any = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            file = io.BytesIO(archive.read("model.weights.h5"))
+    with _damaged(path, "the weights"), h5py.File(file, "r") as weights:
+        weights.visititems(lambda _, item: item[()] is None if isinstance(item, h5py.Dataset) else None)
 
 
 def require_keras() -> Any:
