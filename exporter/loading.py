@@ -349,6 +349,8 @@ def _read_h5(path: Path) -> Checked:
         raise LoadError(f"{path} is not an HDF5 file{hint}. Accepted are whole models written by model.save.")
     with _damaged(path, "the HDF5 file"), h5py.File(path, "r") as file:
         stored = _check_hdf5(file, path)
+        if isinstance(file.get("model_weights"), h5py.Dataset):  # Keras would look for names in it, value by value
+            raise LoadError(f"{path}: 'model_weights' in it is an array, not a group of them. {ANOTHER}")
         text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
         raise LoadError(f"{path} holds {WEIGHTS_ONLY}")
