@@ -150,11 +150,9 @@ class _Lookout:
         limit = LOOK + path.stat().st_size / LOOK_BYTES
         with self._one:
             try:
-                if self._child is None:
-                    self._child = child.Child()
-                    atexit.register(self.end)
-                self._child.ask(_read_all, path.absolute())
-                self._child.answer(limit=limit, memory=child.MEMORY)
+                reader = self.start()
+                reader.ask(_read_all, path.absolute())
+                reader.answer(limit=limit, memory=child.MEMORY)
             except child.Surprise:
                 pass  # what it is will show here too, and is told there
             except child.Lost as lost:
@@ -165,6 +163,13 @@ class _Lookout:
             except BaseException:
                 self.end()  # its answer is still to come
                 raise
+
+    def start(self) -> child.Child:
+        """Return the process, a new one if there is none."""
+        if self._child is None:
+            self._child = child.Child()
+            atexit.register(self.end)
+        return self._child
 
     def end(self) -> None:
         """End the process, if there is one."""
