@@ -11,6 +11,7 @@ is killed when the parent wants it to end. What libraries print never reaches st
 """
 
 import contextlib
+import errno
 import os
 import pickle
 import queue
@@ -38,6 +39,9 @@ MEMORY = 8 << 30
 """Bytes that a stranger's artifact may take; held to where /proc tells what a process takes."""
 
 UNLIMITED = "If you trust the file, open it in Python: signatures.open sets no limit."
+
+PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EIO)
+"""What the system says of a path that can't be used."""
 
 TICK = 0.1
 """Seconds between two looks at what a child takes."""
@@ -182,6 +186,15 @@ def run(
         return child.answer(progress, limit, memory)
 
 
+def refusal(error: Exception) -> ExportLSTMError:
+    """Return an exception as a refusal: itself, what a path that was given is like, or else a surprise."""
+    if isinstance(error, ExportLSTMError):
+        return error
+    if isinstance(error, OSError) and error.errno in PATHS and error.filename is not None:
+        return ExportLSTMError(f"{os.fsdecode(error.filename)}: {error.strerror}.")
+    return Surprise(one_line(error))
+
+
 def end_all() -> None:
     """End all children there are; safe to call from a signal handler, whatever it interrupted."""
     for child in list(_live):
@@ -211,7 +224,7 @@ def serve(parent: int) -> None:
             sys.stdout.flush()
         except Exception as error:  # noqa: BLE001 - whatever a library raises is told in one line
             traceback.print_exc()
-            reply = "raised", error if isinstance(error, ExportLSTMError) else Surprise(one_line(error))
+            reply = "raised", refusal(error)
         _send(replies, reply)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError, one_line
+from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
 from . import child, outputs
@@ -409,6 +409,7 @@ class Session:
 
         self.verbose, self.quiet = verbose, quiet
         self._folder: Path | None = None
+        self._made: list[Path] = []
         self._console = PlainConsole(stderr=True)
         lively = self._console.is_terminal and not quiet and not verbose
         self.status = self._console.status("starting") if lively else None
@@ -418,8 +419,15 @@ class Session:
 
     def write_to(self, folder: Path) -> None:
         """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
-        self._folder = folder
-        outputs.clean(folder)
+        self._folder, self._made = folder, outputs.missing(folder)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a killed process left, this command's child or that of another."""
+        if self._folder is not None:
+            with suppress(OSError):
+                outputs.clean(self._folder)
+            outputs.remove_empty(self._made)
 
     def progress(self, stage: str) -> None:
         """Show the stage that starts."""
@@ -459,12 +467,11 @@ class Session:
         try:
             result = child.run(function, *arguments, progress=self.progress, limit=limit, **self._setting())
         except child.Lost as lost:
-            if self._folder is not None:
-                outputs.clean(self._folder)
+            self._clean()
             other = "another --to or --lowering, " if self._folder is not None else ""
             advice = f"Try {other}more memory, or -v to see what the libraries print."
             raise ExportLSTMError(
-                f"the process that does the work {lost} at the stage '{self._stage}'. {self._left()}\n"
+                f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
                 f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
         self._done = self._stage == outputs.DELIVERING
@@ -536,9 +543,7 @@ class Session:
         child.end_all()
         if self.status is not None:
             self.status.stop()
-        if self._folder is not None:
-            with suppress(OSError):
-                outputs.clean(self._folder)
+        self._clean()
         end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
 
     def _left(self, short: bool = False) -> str:
@@ -546,11 +551,11 @@ class Session:
         if self._folder is None:
             return ""
         if self._done:
-            return "all that was asked for is delivered" if short else "All that was asked for is delivered."
+            return "all that was asked for is delivered" if short else " All that was asked for is delivered."
         if self._stage != outputs.DELIVERING:
-            return "nothing was written" if short else "Nothing was written."
+            return "nothing was written" if short else " Nothing was written."
         where = "in the midst of moving files into place: each is wholly old or wholly new"
-        return where if short else f"It was {where}; export again with --force."
+        return where if short else f" It was {where}; export again with --force."
 
     def _setting(self) -> dict[str, Any]:
         """Return what a child is started with."""
@@ -559,7 +564,7 @@ class Session:
         variables = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow")}
         if self.verbose:
             return {"variables": variables, "echo": lambda line: self.say(shown(line))}
-        return {"variables": {"TF_CPP_MIN_LOG_LEVEL": "3", **variables}}
+        return {"variables": {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"), **variables}}
 
 
 def end(number: int, what: str = "") -> None:
@@ -590,17 +595,13 @@ def running(verbose: bool, quiet: bool) -> Iterator[Session]:
                 raise OutputError("the current folder was removed. Change to one that exists.") from None
             yield session
             return
-        except ExportLSTMError as error:
-            if verbose:
-                session.say(traceback.format_exc())
-            kind, text = type(error).__name__, str(error)
-            if isinstance(error, child.Surprise):
-                kind, text = "", f"This is a bug in export-lstm: {error}. Run again with -v and report what it prints."
         except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
             if verbose:
                 session.say(traceback.format_exc())
-            kind = ""
-            text = f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints."
+            refused = child.refusal(error)
+            kind, text = type(refused).__name__, str(refused)
+            if isinstance(refused, child.Surprise):
+                kind, text = "", f"This is a bug in export-lstm: {text}. Run again with -v and report what it prints."
         if session.status is not None:
             session.status.stop()
         session.say(text, kind)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from signatures import files
-from signatures.errors import LoadError, UnsafeModel
+from signatures.errors import ExportLSTMError, LoadError, UnsafeModel
 
 from . import budget, child
 
@@ -116,7 +116,7 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
             are not part of Keras and not registered in this program.
     """
     path = Path(path)
-    _check_path(path)
+    check_path(path)
     _LOOKOUT.look(path)
     checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     try:
@@ -158,7 +158,7 @@ class _Lookout:
             except child.Lost as lost:
                 self.end()
                 raise LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}") from None
-            except LoadError as error:
+            except ExportLSTMError as error:
                 raise type(error)(str(error).replace(str(path.absolute()), str(path))) from None
             except BaseException:
                 self.end()  # its answer is still to come
@@ -245,17 +245,11 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
 
 
 def check_path(path: Path) -> None:
-    """Refuse by its name and kind what is no model file; nothing heavy is imported.
+    """Refuse what is not one non-empty file with a suffix that says how to read it; nothing heavy is imported.
 
     Raises:
         LoadError: Saying what is accepted.
     """
-    with _damaged(path, "the file"):
-        _check_path(path)
-
-
-def _check_path(path: Path) -> None:
-    """Refuse what is not one non-empty file with a suffix that says how to read it."""
     found = files.kind(path)
     if found == "a folder":
         found = "a SavedModel folder" if (path / "saved_model.pb").exists() else found

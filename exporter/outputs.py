@@ -95,7 +95,27 @@ def _check_free(path: Path, force: bool) -> None:
 
 def _existing(folder: Path) -> Path:
     """Return a folder, or the nearest one above it that exists."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    return next(each for each in (folder, *folder.parents) if _exists(each))
+
+
+def missing(folder: Path) -> list[Path]:
+    """Return a folder and those above it, the innermost first, as far as they don't exist."""
+    folder = folder.absolute()
+    return [each for each in (folder, *folder.parents) if not _exists(each)]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that an export made and put nothing into, the innermost first."""
+    for each in folders:
+        with contextlib.suppress(OSError):  # something is in it, or it was never made
+            each.rmdir()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, ArtifactInfo]:
@@ -235,7 +255,7 @@ def staged(wanted: Sequence[Path], seal: Callable[[Staged], None] = lambda new: 
         OutputError: When something can't be written or moved.
     """
     [folder] = {path.absolute().parent for path in wanted}
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = missing(folder)
     done = False
     stage, lock = None, None
     try:
@@ -259,9 +279,8 @@ def staged(wanted: Sequence[Path], seal: Callable[[Staged], None] = lambda new: 
             shutil.rmtree(stage, ignore_errors=True)
         if lock is not None:
             os.close(lock)
-        for each in made if not done else ():
-            with contextlib.suppress(OSError):  # something else is in it
-                each.rmdir()
+        if not done:
+            remove_empty(made)
 
 
 def clean(folder: Path) -> None:

@@ -44,6 +44,8 @@ a step. Measured with TensorFlow 2.21.
 ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
 """Kind of recurrence -> ONNX's own op."""
 
+SATURATED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid")
+"""Activations of gates that large inputs open and shut."""
 
 TYPES = {
     "tflite": ("float32",),  # its CPU kernels for matrix products take no other floats
@@ -99,6 +101,11 @@ class Plan:
     schedule: Schedule | None = None
 
 
+def holds(recurrence: Recurrence) -> bool:
+    """Whether an ONNX op's own gates can keep its c on masked steps; h is kept without them."""
+    return recurrence.kind == "lstm" and recurrence.recurrent_activation in SATURATED
+
+
 def plan(
     recurrence: Recurrence, target: str, steps: int | None, choice: Choice = "auto", batch: int | None = None
 ) -> Plan:
@@ -127,7 +134,7 @@ def plan(
         and narrow
         and all(ACTIVATIONS[name].onnx for name in functions)
     ):
-        return Plan("native", f"one ONNX {ONNX_OPS[recurrence.kind]} op")
+        return Plan("native", _native(recurrence))
     if steps == 1:
         return Plan("unrolled", "one time step, no loop")
     if target != "tflite":
@@ -148,6 +155,17 @@ def plan(
     if grouped and choice != "loop" and steps is not None and steps <= SHORT and steps * size <= COPIES:
         return Plan("unrolled", f"{steps} copies of the step, no loop: their recurrent kernels fit in the cache")
     return _loops(size, grouped, steps)
+
+
+def _native(recurrence: Recurrence) -> str:
+    """Return the reason for a native op, with what other runtimes than ONNX Runtime make of it otherwise."""
+    reason = f"one ONNX {ONNX_OPS[recurrence.kind]} op"
+    if recurrence.kind == "lstm" and not holds(recurrence):
+        gates = recurrence.recurrent_activation
+        reason += f"; masked steps need a runtime that heeds sequence_lens (OpenCV doesn't), as {gates} holds no gate"
+    if recurrence.kind == "gru" and not recurrence.reset_after:
+        reason += "; needs a runtime that heeds linear_before_reset=0 (MNN doesn't)"
+    return reason
 
 
 def _loops(size: int, grouped: bool, steps: int | None) -> Plan:

@@ -77,7 +77,7 @@ def test_an_error_in_a_worker_is_one_line_and_the_worker_goes_on(worker):
 
 def test_an_error_of_ours_keeps_its_kind(worker, tmp_path):
     with pytest.raises(ArtifactError, match="no such file"):
-        told(worker, partial(bench._read_contract, tmp_path / "none.tflite"))
+        told(worker, partial(bench._read_contract, tmp_path / "none.tflite", False))
 
 
 def test_a_crash_in_a_worker_is_told(worker):

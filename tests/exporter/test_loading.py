@@ -422,7 +422,7 @@ class TestPath:
     @pytest.mark.parametrize("name", ["model.onnx", "model", "model.KERAS"])
     def test_suffix(self, saved, tmp_path, name):
         message = refusal(shutil.copy(saved.folder / "model.keras", tmp_path / name))
-        assert ".keras, .h5 and .hdf5" in message
+        assert ".keras, .h5, .hdf5" in message
         assert repr(Path(name).suffix) in message
 
     def test_hdf5_named_keras(self, saved, tmp_path):
