@@ -165,7 +165,9 @@ class _Lookout:
                 raise
 
     def start(self) -> child.Child:
-        """Return the process, a new one if there is none."""
+        """Return the process, a new one if there is none: one ends with the thread that started it."""
+        if self._child is not None and not self._child.alive:
+            self.end()
         if self._child is None:
             self._child = child.Child()
             atexit.register(self.end)

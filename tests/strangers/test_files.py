@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import threading
 import zipfile
 
 import h5py
@@ -269,6 +270,19 @@ HDF5 = {
 def test_hdf5(make, refused, case, kind):
     change, words = HDF5[case]
     assert words in refused(make(kind, change_hdf5=change))
+
+
+def test_files_are_loaded_in_any_thread(make):
+    """The process that reads them first ends with the thread that started it."""
+    loading._LOOKOUT.end()
+    path = make(".keras")
+    for _ in range(2):
+        loaded = []
+        thread = threading.Thread(target=lambda: loaded.append(load(path)))
+        thread.start()
+        thread.join()
+        assert loaded
+    load(path)
 
 
 @pytest.mark.parametrize("kind", [".h5", "old.h5"])
