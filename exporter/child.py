@@ -145,11 +145,6 @@ class Child:
             else:
                 return value
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
-
     def close(self) -> None:
         """End the process."""
         self._process.kill()

@@ -147,27 +147,41 @@ class _Lookout:
 
     def look(self, path: Path) -> None:
         """Refuse a file that can't be read in time and memory, and whatever `_read_all` refuses."""
-        limit = LOOK + path.stat().st_size / LOOK_BYTES
         with self._one:
             try:
-                reader = self.start()
-                reader.ask(_read_all, path.absolute())
-                reader.answer(limit=limit, memory=child.MEMORY)
-            except child.Surprise:
-                pass  # what it is will show here too, and is told there
-            except child.Lost as lost:
+                self._ask(path)
+            except child.TooLong as lost:
+                raise self._damaged(path, lost) from None
+            except child.Lost:  # it ends with the thread that started it: what counts is how a new one ends
                 self.end()
-                raise LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}") from None
-            except ExportLSTMError as error:
-                raise type(error)(str(error).replace(str(path.absolute()), str(path))) from None
-            except BaseException:
-                self.end()  # its answer is still to come
-                raise
+                try:
+                    self._ask(path)
+                except child.Lost as lost:
+                    raise self._damaged(path, lost) from None
+
+    def _ask(self, path: Path) -> None:
+        """Have the file read, and raise what that raises."""
+        limit = LOOK + path.stat().st_size / LOOK_BYTES
+        try:
+            reader = self.start()
+            reader.ask(_read_all, path.absolute())
+            reader.answer(limit=limit, memory=child.MEMORY)
+        except child.Surprise:
+            pass  # what it is will show in this process too, and is told there
+        except child.Lost:
+            raise
+        except ExportLSTMError as error:
+            raise type(error)(str(error).replace(str(path.absolute()), str(path))) from None
+        except BaseException:
+            self.end()  # its answer is still to come
+            raise
+
+    def _damaged(self, path: Path, lost: child.Lost) -> LoadError:
+        self.end()
+        return LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}")
 
     def start(self) -> child.Child:
-        """Return the process, a new one if there is none: one ends with the thread that started it."""
-        if self._child is not None and not self._child.alive:
-            self.end()
+        """Return the process, a new one if there is none."""
         if self._child is None:
             self._child = child.Child()
             atexit.register(self.end)
