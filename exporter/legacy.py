@@ -407,9 +407,10 @@ def load_weights(model: Any, config: Config, file: Any) -> None:
     groups = file.get("model_weights", file)
     if groups.attrs.get("backend") in ("theano", b"theano") and any(map(_is_convolution, _entries(config))):
         raise LoadError("it was trained with Theano, which flips the kernels of convolutions.")
-    stored = {name: _names(groups[name], "weight_names") for name in _names(groups, "layer_names")}
+    stored = {name: _names(_group(groups, name), "weight_names") for name in _names(groups, "layer_names")}
     stored = {name: weights for name, weights in stored.items() if weights}
-    if "top_level_model_weights" in groups and _names(groups["top_level_model_weights"], "weight_names"):
+    own = "top_level_model_weights"
+    if own in groups and _names(_group(groups, own), "weight_names"):
         raise LoadError("the model itself, beside its layers, has weights; Keras 3 has no place for them.")
     slots = {}
     for number, (layer, entry) in enumerate(_pairs(model, config)):
@@ -423,6 +424,14 @@ def load_weights(model: Any, config: Config, file: Any) -> None:
     for (key, (name, places)), group in zip(slots.items(), stored, strict=True):
         group = str(key) if by_name else group
         _assign(name, places, [(weight, groups[group][weight]) for weight in stored[group]])
+
+
+def _group(parent: Any, name: str) -> Any:
+    """Return a group of the file; where an array stands instead, looking into it would read it value by value."""
+    found = parent[name]
+    if not hasattr(found, "items"):
+        raise LoadError(f"{name!r} in the file is an array, not a group of them. It is damaged; copy it again.")
+    return found
 
 
 def _is_convolution(entry: Config) -> bool:

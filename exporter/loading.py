@@ -6,6 +6,7 @@ training configuration is left alone. What Keras 2 wrote is then translated by `
 module imports neither Keras nor TensorFlow nor h5py.
 """
 
+import atexit
 import hashlib
 import importlib
 import io
@@ -14,6 +15,7 @@ import math
 import os
 import re
 import sys
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -23,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from signatures import files
-from signatures.errors import LoadError, UnsafeModel
+from signatures.errors import ExportLSTMError, LoadError, UnsafeModel
 
-from . import budget
+from . import budget, child
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+LOOK = 20.0  # seconds that reading a file may take
+LOOK_BYTES = 20e6  # and bytes that it may take one more for
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
@@ -113,6 +117,7 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
     """
     path = Path(path)
     check_path(path)
+    _LOOKOUT.look(path)
     checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
     try:
         _check_content(checked.config, path)
@@ -128,6 +133,82 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
         return Loaded(_load_legacy(keras, checked, path, max_memory), path.stem, sha256)
     _check_classes(keras, checked.config, path)
     return Loaded(_deserialize(keras, checked, path, max_memory), path.stem, sha256)
+
+
+class _Lookout:
+    """A process that reads files before this one does: HDF5's library may crash or never end on damaged bytes.
+
+    It is started by the first file and kept, as starting takes longer than looking.
+    """
+
+    def __init__(self) -> None:
+        self._child: child.Child | None = None
+        self._one = threading.Lock()
+
+    def look(self, path: Path) -> None:
+        """Refuse a file that can't be read in time and memory, and whatever `_read_all` refuses."""
+        with self._one:
+            try:
+                self._ask(path)
+            except child.TooLong as lost:
+                raise self._damaged(path, lost) from None
+            except child.Lost:  # it ends with the thread that started it: what counts is how a new one ends
+                self.end()
+                try:
+                    self._ask(path)
+                except child.Lost as lost:
+                    raise self._damaged(path, lost) from None
+
+    def _ask(self, path: Path) -> None:
+        """Have the file read, and raise what that raises."""
+        limit = LOOK + path.stat().st_size / LOOK_BYTES
+        try:
+            reader = self.start()
+            reader.ask(_read_all, path.absolute())
+            reader.answer(limit=limit, memory=child.MEMORY)
+        except child.Surprise:
+            pass  # what it is will show in this process too, and is told there
+        except child.Lost:
+            raise
+        except ExportLSTMError as error:
+            raise type(error)(str(error).replace(str(path.absolute()), str(path))) from None
+        except BaseException:
+            self.end()  # its answer is still to come
+            raise
+
+    def _damaged(self, path: Path, lost: child.Lost) -> LoadError:
+        self.end()
+        return LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}")
+
+    def start(self) -> child.Child:
+        """Return the process, a new one if there is none."""
+        if self._child is None:
+            self._child = child.Child()
+            atexit.register(self.end)
+        return self._child
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+            atexit.unregister(self.end)
+
+
+_LOOKOUT = _Lookout()
+
+
+def _read_all(path: Path) -> None:
+    """Check a file and read every array of it."""
+    import h5py
+
+    _ = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    file: Any = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            file = io.BytesIO(archive.read("model.weights.h5"))
+    with _damaged(path, "the weights"), h5py.File(file, "r") as weights:
+        weights.visititems(lambda _, item: item[()] is None if isinstance(item, h5py.Dataset) else None)
 
 
 def require_keras() -> Any:
@@ -283,6 +364,8 @@ def _read_h5(path: Path) -> Checked:
         raise LoadError(f"{path} is not an HDF5 file{hint}. Accepted are whole models written by model.save.")
     with _damaged(path, "the HDF5 file"), h5py.File(path, "r") as file:
         stored = _check_hdf5(file, path)
+        if isinstance(file.get("model_weights"), h5py.Dataset):  # Keras would look for names in it, value by value
+            raise LoadError(f"{path}: 'model_weights' in it is an array, not a group of them. {ANOTHER}")
         text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
         raise LoadError(f"{path} holds {WEIGHTS_ONLY}")

@@ -17,7 +17,7 @@ from ..ports import Array, Feeds, show
 from ..stream import Stream
 
 Call = Callable[[str, Feeds], dict[str, Array]]
-Takes = Callable[[str], Mapping[str, Sequence[Any]]]
+Takes = Mapping[str, Mapping[str, Sequence[Any]]]
 """Signature -> input -> the sizes of its axes in the graph; where a call may choose, anything but a positive int."""
 
 # target: (suffix, module here, what to install)
@@ -167,9 +167,8 @@ def _check_inputs(contract: Contract, target: str, takes: Takes) -> None:
     """Refuse a contract whose inputs have other sizes than those of the graph."""
     for signature in contract.signatures.values():
         sizes = {**contract.artifacts[target].dims, **signature.dims}
-        found = takes(signature.name)
         for port in signature.inputs:
-            wanted, graph = port.sized(sizes), found.get(port.name)
+            wanted, graph = port.sized(sizes), takes[signature.name].get(port.name)
             if graph is None:
                 continue  # an input that nothing depends on may have been left out
             known = zip(wanted, graph, strict=False)

@@ -56,7 +56,7 @@ def load(path: Path) -> tuple[Contract, Call, Takes]:
         values = session.run(names, {name: value for name, value in feeds.items() if name in taken})
         return dict(zip(names, values, strict=True))
 
-    return contract, call, lambda signature: taken
+    return contract, call, dict.fromkeys(contract.signatures, taken)
 
 
 def check(content: bytes) -> None:

@@ -55,6 +55,7 @@ def load(path: Path, trust: bool) -> tuple[Contract, Call, Takes]:
     try:
         loaded = tf.saved_model.load(str(path))
         functions = {name: loaded.signatures[name] for name in contract.signatures}
+        takes = {name: _sizes(function.structured_input_signature[1]) for name, function in functions.items()}
     except Exception as error:  # noqa: BLE001 - the reader raises protobuf, OS and TensorFlow errors alike
         raise ArtifactError(f"The folder is damaged or not a SavedModel ({one_line(error)}).") from None
 
@@ -62,11 +63,11 @@ def load(path: Path, trust: bool) -> tuple[Contract, Call, Takes]:
         outputs = functions[signature](**{name: tf.constant(value) for name, value in feeds.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    def takes(signature: str) -> dict[str, list[int | None]]:
-        specs = functions[signature].structured_input_signature[1]
-        return {name: spec.shape.as_list() for name, spec in specs.items()}
-
     return contract, call, takes
+
+
+def _sizes(specs: dict[str, Any]) -> dict[str, list[int | None]]:
+    return {name: spec.shape.as_list() for name, spec in specs.items()}
 
 
 def read_contract(path: Path) -> Contract:

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
@@ -22,6 +23,7 @@ def load(path: Path) -> tuple[Contract, Call, Takes]:
         contract = read_contract(content)
         interpreter = Interpreter(model_content=content)
         runners = {name: interpreter.get_signature_runner(name) for name in contract.signatures}
+        takes = {name: _sizes(runner.get_input_details()) for name, runner in runners.items()}
     except ArtifactError:
         raise
     except Exception as error:  # noqa: BLE001 - the flatbuffer reader and the interpreter raise whatever the bytes lead them to
@@ -32,13 +34,11 @@ def load(path: Path) -> tuple[Contract, Call, Takes]:
         with alone:
             return dict(runners[signature](**feeds))
 
-    def takes(signature: str) -> dict[str, list[int]]:
-        return {
-            name: [int(size) for size in details["shape_signature"]]
-            for name, details in runners[signature].get_input_details().items()
-        }
-
     return contract, call, takes
+
+
+def _sizes(details: dict[str, Any]) -> dict[str, list[int]]:
+    return {name: [int(size) for size in each["shape_signature"]] for name, each in details.items()}
 
 
 def read_contract(content: bytes) -> Contract:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -515,6 +516,52 @@ def test_a_tflite_file_whose_weights_lie_in_another(artifacts, tmp_path, refused
     builder.Finish(model.Pack(builder), b"TFL3")
     (tmp_path / "model.tflite").write_bytes(builder.Output())
     assert "in another file" in refused(tmp_path / "model.tflite", UnsafeArtifact, signatures.open)
+
+
+def point_beyond(change):
+    """Return a change of the first operator, tensor or signature that has what is changed."""
+
+    def spoil(model):
+        graph = model.subgraphs[0]
+        change(model, graph, next(op for op in graph.operators if len(op.inputs) > 1), graph.tensors[graph.inputs[0]])
+
+    return spoil
+
+
+def set_to(owner, name, value):
+    setattr(owner, name, value)
+
+
+FLATBUFFERS = {
+    "an operator's input": point_beyond(lambda model, graph, op, tensor: set_to(op, "inputs", [10**6] * 2)),
+    "an operator's input below 0": point_beyond(lambda model, graph, op, tensor: set_to(op, "inputs", [-7] * 2)),
+    "an operator's output": point_beyond(lambda model, graph, op, tensor: set_to(op, "outputs", [10**6])),
+    "an operator's code": point_beyond(lambda model, graph, op, tensor: set_to(op, "opcodeIndex", 10**6)),
+    "an operator without inputs": point_beyond(lambda model, graph, op, tensor: set_to(op, "inputs", [])),
+    "a tensor's buffer": point_beyond(lambda model, graph, op, tensor: set_to(tensor, "buffer", 10**6)),
+    "a tensor's size": point_beyond(lambda model, graph, op, tensor: set_to(tensor, "shape", [-5, 2**31 - 1])),
+    "a tensor's type": point_beyond(lambda model, graph, op, tensor: set_to(tensor, "type", 99)),
+    "a graph's input": point_beyond(lambda model, graph, op, tensor: set_to(graph, "inputs", [10**6])),
+    "a signature's graph": lambda model: set_to(model.signatureDefs[0], "subgraphIndex", 10**6),
+    "a signature's tensor": lambda model: set_to(model.signatureDefs[0].inputs[0], "tensorIndex", 10**6),
+}
+
+
+@pytest.mark.parametrize("case", FLATBUFFERS)
+def test_a_flatbuffer_that_points_beyond_itself(artifacts, tmp_path, capfd, case):
+    """LiteRT may crash on it: in a process of its own, and the command line says so in a sentence."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifacts["tflite"].read_bytes(), 0))
+    FLATBUFFERS[case](model)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(builder.Output())
+    with warnings.catch_warnings():  # the command line silences the libraries for the whole process
+        result = CliRunner().invoke(cli.main, ["check", str(tmp_path / "model.tflite")])
+    said = result.stderr + capfd.readouterr().err
+    assert result.exit_code == 1, said
+    assert said.startswith("ArtifactError: ")
+    for never in ("Traceback", "bug in export-lstm"):
+        assert never not in said
 
 
 # What is at the path ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import threading
 import zipfile
 
 import h5py
@@ -230,9 +231,9 @@ def pack_well(file):
     file.create_dataset("big", data=np.zeros(256 << 20, "u1"), chunks=(1 << 20,), compression="gzip", shuffle=True)
 
 
-def many_groups(file):
+def many_groups(file, count=40_000):
     group = file.create_group("g")
-    for number in range(40_000):
+    for number in range(count):
         group[str(number)] = file  # a link is made sooner than a group
 
 
@@ -269,6 +270,41 @@ HDF5 = {
 def test_hdf5(make, refused, case, kind):
     change, words = HDF5[case]
     assert words in refused(make(kind, change_hdf5=change))
+
+
+def test_files_are_loaded_in_any_thread(make):
+    """The process that reads them first ends with the thread that started it."""
+    loading._LOOKOUT.end()
+    path, loaded = make(".keras"), []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: loaded.append(load(path)))
+        thread.start()
+        thread.join()
+    load(path)
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize("kind", [".h5", "old.h5"])
+@pytest.mark.parametrize("group", ["model_weights", "model_weights/memory", "model_weights/top_level_model_weights"])
+def test_an_array_in_place_of_a_group(make, refused, kind, group):
+    """Looking for a name in it would read it value by value, for a minute."""
+
+    def change(file):
+        del file[group]
+        file[group] = np.zeros(200_000)
+
+    message = refused(make(kind, change_hdf5=change))
+    assert "is an array, not a group" in message or (kind == ".h5" and "can't load it" in message)
+
+
+def test_what_never_ends_is_ended(make, refused, monkeypatch):
+    """HDF5's library loops on some damaged files; here looking takes longer than it may."""
+    monkeypatch.setattr(loading, "LOOK", 0.0)
+    monkeypatch.setattr(loading, "LOOK_BYTES", 1e12)
+    many = make(".h5", change_hdf5=lambda file: many_groups(file, 20_000))
+    assert "is damaged: what reads it gave no answer within" in refused(many)
+    monkeypatch.undo()
+    load(make(".h5"))  # by a process anew
 
 
 def test_a_group_that_holds_itself_is_read_once(make):
