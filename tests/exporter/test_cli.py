@@ -183,8 +183,11 @@ REFUSED = {
     "any time where it is fixed": (("flat.keras", "--to", "onnx", "--time", "any"), "exactly 6"),
     "unrolling any time": (("good.keras", "--to", "tflite", "--lowering", "unrolled", "--no-check"), "--time N"),
     "feeds that are missing": (("golden", "good.keras", "-o", "case", "--feeds", "no.npz"), "no.npz"),
-    "feeds that are a model": (("golden", "good.keras", "-o", "case", "--feeds", "text.keras"), "not an .npz"),
-    "feeds with code in them": (("golden", "good.keras", "-o", "case", "--feeds", "objects.npz"), "not an .npz"),
+    "feeds that are a model": (("golden", "good.keras", "-o", "case", "--feeds", "text.keras"), "it is no .npz"),
+    "feeds with code in them": (
+        ("golden", "good.keras", "-o", "case", "--feeds", "objects.npz"),
+        "it is no .npy of plain numbers",
+    ),
     "feeds of another name": (("golden", "good.keras", "-o", "case", "--feeds", "wrong.npz"), "'x'"),
     "feeds without a batch": (
         ("golden", "good.keras", "-o", "case", "--feeds", "scalar.npz"),

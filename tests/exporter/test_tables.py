@@ -44,8 +44,8 @@ def artifact(dims, *inputs, path="m.onnx", step=None):
     return Artifact("onnx", Path(path), contract, Path("m.contract.json"), Counter(LSTM=1), 1234, "ab", None, {})
 
 
-X = Port("x", "input", ("batch", "time", 3))
-WORDS = Port("words", "input", ("batch", "time_words", 3))
+X = Port("x", "input", ("batch", "time", 3), time_axis=1)
+WORDS = Port("words", "input", ("batch", "time_words", 3), time_axis=1)
 FLAT = Port("flat", "input", ("batch", 12))
 
 
@@ -76,7 +76,7 @@ def test_the_time_steps_of_an_artifact_are_those_of_its_time_axes(capsys, dims, 
     ],
 )
 def test_the_time_steps_of_a_model(capsys, time, told):
-    facts = {"model": "m", "recurrent_layers": [], "time": time, "can_be_stepped": True, "signatures": {}}
+    facts = {"model": "m", "recurrent_layers": [], "time": time, "proven": {}, "can_be_stepped": True, "signatures": {}}
     tables.print_facts(facts)
     assert capsys.readouterr().out.startswith(f"m: {told}\n")
 
@@ -94,7 +94,7 @@ def facts():
     port = {"name": TRICKY, "role": TRICKY, "shape": [TRICKY, 3], "dtype": TRICKY}
     sides = {"inputs": [port], "outputs": [port], "carries": {TRICKY: TRICKY}}
     layer = {"name": TRICKY, "kind": TRICKY, "states": {TRICKY: [3]}, "initial_state": TRICKY}
-    common = {"can_be_stepped": False, "no_step_because": TRICKY, "signatures": {TRICKY: sides}}
+    common = {"proven": {}, "can_be_stepped": False, "no_step_because": TRICKY, "signatures": {TRICKY: sides}}
     model = {"model": TRICKY, "recurrent_layers": [layer], "time": {TRICKY: 1, "time": 2}, **common}
     made = {"artifact": TRICKY, "target": TRICKY, "bytes": 1, "made_with": {TRICKY: TRICKY}}
     return model, {**made, "lowerings": {TRICKY: TRICKY}, "ops": {TRICKY: 1}, **common}
