@@ -282,6 +282,7 @@ def test_files_are_loaded_in_any_thread(make):
         thread.join()
     load(path)
     assert len(loaded) == 2
+    loading._LOOKOUT.end()  # the end of the last thread may still reach it
 
 
 @pytest.mark.parametrize("kind", [".h5", "old.h5"])
