@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArtifactError
-from .golden import ROUNDINGS
+from .golden import ROUNDINGS, noises
 from .ports import Carry, Port, Signature
 
 SCHEMA = 1
@@ -47,6 +47,8 @@ class Contract:
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
         dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
+        noise: Output port -> its largest noise in the golden runs the artifacts were held to, see golden.Run.
+        inputs: Golden run -> the kind of numbers it was fed with; empty for an artifact that was not checked.
     """
 
     model: Mapping[str, str | None]
@@ -57,6 +59,8 @@ class Contract:
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    noise: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -83,6 +87,8 @@ class Contract:
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
+            data["noise"] = noises(data.get("noise", {}))
+            data["inputs"] = {str(run): str(kind) for run, kind in data.get("inputs", {}).items()}
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             for signature in data["signatures"].values():
