@@ -8,7 +8,7 @@ again, bit for bit: no hidden state). `reset` then shows that a stream put back 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -72,12 +72,21 @@ class PortDiff:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The outcome: `ok` is False when anything differs and when nothing was compared."""
+    """The outcome: `ok` is False when anything differs and when nothing was compared.
+
+    Attributes:
+        target: Of the artifact.
+        case: Which one.
+        tolerance: The case's.
+        diffs: One for each port of each call.
+        inputs: Run -> the kind of numbers it was fed with, where that is known.
+    """
 
     target: str
     case: str
     tolerance: Tolerance
     diffs: tuple[PortDiff, ...]
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -150,7 +159,7 @@ def check(
             if case is not None or name != first:
                 wanted = {port: value[:rows] for port, value in expect.items()}
                 diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise)
-    return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs))
+    return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs)
 
 
 def compare(
@@ -318,7 +327,7 @@ def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.rando
 
 
 def _own_case(runner: Runner) -> Case:
-    """Return random runs without expectations: what the artifact gives in one way is held to what it gives in others."""
+    """Return random runs that expect nothing: what the artifact gives in one way is held to what it gives in others."""
     rng = np.random.default_rng(0)
     signature = next(iter(runner.contract.signatures.values()))
     contract = runner.contract
