@@ -55,11 +55,12 @@ def _shares(value: Array) -> Array:
 
 
 def _smooth(value: Array) -> Array:
-    """Return slow sines along axis 1, their speed and phase what the last step says."""
+    """Return slow sines along axis 1, whose speed and phase are what the numbers add up to."""
     if value.ndim < 3:
         return np.asarray(np.tanh(value))
     steps = np.arange(value.shape[1]).reshape(1, -1, *[1] * (value.ndim - 2))
-    waves = np.sin(0.1 * value[:, -1:] * steps + 3 * value[:, -1:])
+    total = value.sum(axis=1, keepdims=True) / np.sqrt(value.shape[1])
+    waves = np.sin(0.1 * total * steps + 3 * total)
     silent = (value == 0).all(axis=tuple(range(2, value.ndim)), keepdims=True)
     return np.where(silent, 0, waves)
 
@@ -102,7 +103,9 @@ SPECIAL = (
     Kind("zeros after something", np.zeros_like, _as_drawn, np.zeros_like),
     Kind("next to zero", _times(1e-30), _times(1e-30)),
     Kind("very negative", _beyond(-32), np.zeros_like),
+    Kind("negative", _beyond(-8), np.zeros_like),
     Kind("very positive", _beyond(32), np.zeros_like, _largest),
+    Kind("rather positive", _beyond(8), np.zeros_like, _largest),
     Kind("alike", _alike, np.zeros_like, _first_repeated),
     Kind("after something very negative", _as_drawn, _beyond(-8)),
 )

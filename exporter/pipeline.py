@@ -268,7 +268,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
         if not report.ok:
             raise ParityError(
                 f"The {target} artifact is not delivered. {report.summary()}\n"
-                f"  If the model amplifies rounding more than its noise tells, these numbers can't show that it is right.\n"
+                "  If the model amplifies rounding by more than its noise, these numbers can't show that it is right.\n"
                 f"{ON_REAL_DATA}"
             )
     clock.append(time.perf_counter())

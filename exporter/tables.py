@@ -163,9 +163,8 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
         console.print("Compared with golden outputs, each artifact in its own runtime:")
         for report in reports:
             console.print(f"{report.target}: {report.summary()}", markup=False, soft_wrap=True)
-        if unlike := {run: kind for run, kind in reports[0].inputs.items() if kind not in ("normal", run)}:
-            told = ", ".join(f"{run} {kind}" for run, kind in unlike.items())
-            console.print(f"Inputs on which the model amplifies rounding less: {told}", markup=False)
+        told = ", ".join(f"{run} {kind}" for run, kind in reports[0].inputs.items())
+        console.print(f"Inputs: {told}", markup=False, soft_wrap=True)
     if first.contract.step:
         console.print(f"No signature 'step': {first.contract.step}", markup=False)
     console.print(f"Ports and carries: {first.contract_path}", markup=False)
