@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test bench bench-quick lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test fuzz bench bench-quick lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -28,6 +28,10 @@ demo: $(STAMP) ## export the speech model three ways, prove it, stream a recordi
 
 test: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest
+
+SECONDS := 600
+fuzz: $(STAMP) ## throw mutants of models and artifacts at their readers, ten minutes (SECONDS=600)
+	@$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
 
 bench: $(STAMP) ## measure against the peers side by side, half an hour on an idle machine
 	@$(BIN)/python benchmarks/run.py

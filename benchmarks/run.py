@@ -36,7 +36,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from exporter.bench import Worker, take_turns
-from exporter.cli import native_stderr
 from signatures.errors import ExportLSTMError
 from signatures.ports import Array
 
@@ -211,21 +210,20 @@ def main() -> int:
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results = Results()
-    with native_stderr(verbose=False) as stream:
-        progress = Console(file=stream)
-        try:
-            measure(results, [known[name] for name in chosen], only, arguments.quick, progress)
-        except KeyboardInterrupt:
-            progress.print("interrupted; this is what was measured so far")
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = 160
-        OUT.mkdir(parents=True, exist_ok=True)
-        (OUT / "results.json").write_text(json.dumps({"run": about(), **facts(results)}, indent=1) + "\n")
-        report.show(console, results)
-        for path in report.plot(results, OUT):
-            console.print(f"plot: {path.relative_to(ROOT)}")
-        console.print(f"all figures: {(OUT / 'results.json').relative_to(ROOT)}")
+    progress = Console(stderr=True)
+    try:
+        measure(results, [known[name] for name in chosen], only, arguments.quick, progress)
+    except KeyboardInterrupt:
+        progress.print("interrupted; this is what was measured so far")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "results.json").write_text(json.dumps({"run": about(), **facts(results)}, indent=1) + "\n")
+    report.show(console, results)
+    for path in report.plot(results, OUT):
+        console.print(f"plot: {path.relative_to(ROOT)}")
+    console.print(f"all figures: {(OUT / 'results.json').relative_to(ROOT)}")
     return 0
 
 

@@ -6,7 +6,6 @@ be left out. TensorFlow is imported only in the process of a SavedModel.
 """
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from signatures import Contract, Signature
-from signatures.errors import ArtifactError, ExportLSTMError, FeedError, one_line
+from signatures.errors import ArtifactError, ExportLSTMError, FeedError
 from signatures.ports import Array, Feeds
 from signatures.runtimes import open as open_runner
 from signatures.runtimes import target_of
+
+from .child import MEMORY, TIMEOUT, Child, Lost
 
 Call = Callable[[], object]
 Opener = Callable[[], tuple[Call | None, Any]]
@@ -39,71 +40,60 @@ ONE_THREAD = dict.fromkeys(
 class Worker:
     """A process of its own: it opens what it is given, then repeats the call."""
 
-    def __init__(self, variables: Mapping[str, str] = ONE_THREAD) -> None:
-        """Start the process with these environment variables besides those there are."""
-        import multiprocessing
+    def __init__(
+        self,
+        variables: Mapping[str, str] = ONE_THREAD,
+        name: str = "its runtime",
+        timeout: float | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Start the process.
 
-        context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far,), daemon=True)
-        with _environment(variables):
-            self._process.start()
-        far.close()
+        Args:
+            variables: Its environment variables besides those there are.
+            name: What is said to have crashed.
+            timeout: Seconds that an answer may take; None for no limit.
+            memory: Bytes that it may take; None for no limit.
+        """
+        self._child = Child(variables)
+        self._name, self._timeout, self._memory = name, timeout, memory
 
     def ask(self, request: Opener | float) -> None:
         """Send a request and don't wait: an opener to run, or for how many seconds to repeat the call it gave."""
-        with contextlib.suppress(OSError):  # the process has died: `answer` tells
-            self._pipe.send(request)
+        self._child.ask(_serve, request)
 
     def answer(self, limit: float | None = None) -> Any:
         """Wait for the answer: what the opener told besides its call, or the median seconds of a call.
 
         Args:
-            limit: Seconds to wait at most.
+            limit: Seconds to wait at most; None for the worker's own.
 
         Raises:
-            TimeoutError: When there is no answer by then; the process is ended.
+            Lost: When the process crashes or takes too much memory; TooLong: when it takes too long. It was ended.
             ExportLSTMError: What went wrong in the process, in one line.
         """
         try:
-            reply = self._pipe.recv() if self._pipe.poll(limit) else None
-        except (EOFError, OSError):
-            raise ExportLSTMError("its runtime crashed on it") from None
-        if reply is None:
-            self.close()
-            raise TimeoutError(f"no answer within {limit:g} s")
-        told, error = reply
-        if error is not None:
-            raise error
-        return told
+            return self._child.answer(limit=self._timeout if limit is None else limit, memory=self._memory)
+        except Lost as lost:
+            raise type(lost)(f"{self._name} {lost}", lost.advice) from None
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
+        self._child.close()
 
 
-def _serve(pipe: Any) -> None:
-    """Answer requests until the other end closes."""
-    call: Call | None = None
-    while True:
-        try:
-            request = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if callable(request):
-                call = None  # let go of the last one first
-                call, told = request()
-            else:
-                assert call is not None
-                told = burst(call, request)
-            pipe.send((told, None))
-        except ExportLSTMError as error:
-            pipe.send((None, error))
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is told in one line
-            pipe.send((None, ExportLSTMError(one_line(error))))
+_opened: list[Call] = []
+"""In a worker's process: the call that it repeats."""
+
+
+def _serve(request: Opener | float) -> Any:
+    """Answer one request in a worker's process."""
+    if not callable(request):
+        return burst(_opened[0], request)
+    _opened.clear()  # let go of the last one first
+    call, told = request()
+    _opened.extend([] if call is None else [call])
+    return told
 
 
 def burst(call: Call, seconds: float) -> float:
@@ -230,7 +220,7 @@ def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dic
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
     for port in signature.inputs:
-        shape = [d if isinstance(d, int) else dims.get(d, total) for d in port.shape]
+        shape = [d if isinstance(d, int) else total for d in port.sized(dims)]
         if port.role == "state":
             feeds[port.name] = np.zeros(shape, port.dtype)
         elif port.role == "lengths":
@@ -258,8 +248,9 @@ def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, t
     return open_artifact(path, contract, signature, batch, total)[0], None
 
 
-def _read_contract(path: Path) -> tuple[None, Contract]:
-    return None, open_runner(path).contract
+def _read_contract(path: Path, trust: bool) -> tuple[None, Contract]:
+    """Open an artifact the careful way, and let go of it: what a bench opens later has passed here."""
+    return None, open_runner(path, trust).contract
 
 
 @dataclass(frozen=True)
@@ -268,7 +259,7 @@ class Timing:
 
     Attributes:
         artifact: Its path.
-        total: Time steps a call.
+        total: Time steps a call; None where no input has a time axis.
         seconds: Of one call, the median over all turns.
         ratio: To the first artifact of the same signature and number of steps; None for that one itself.
     """
@@ -276,7 +267,7 @@ class Timing:
     artifact: Path
     signature: str
     batch: int
-    total: int
+    total: int | None
     seconds: float
     ratio: Ratio | None
 
@@ -286,6 +277,8 @@ def bench(
     times: Sequence[int] = (),
     batch: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    timeout: float | None = TIMEOUT,
+    trust: bool = False,
 ) -> list[Timing]:
     """Time artifacts side by side: `sequence` for each number of time steps, and `step`.
 
@@ -294,20 +287,37 @@ def bench(
         times: Time steps of a `sequence` call; empty for what the artifact is fixed to, else 16, 96 and 960.
         batch: Samples a call; None for what the artifacts are fixed to, else 1.
         progress: Called with what is being timed.
+        timeout: Seconds that opening an artifact or a turn of its calls may take; None for no limit.
+        trust: Whether to load a SavedModel whatever it holds; see signatures.open.
 
     Raises:
+        UnsafeArtifact: When opening an artifact may read or write files or run code.
         ArtifactError: When a path isn't an artifact of ours or its runtime can't run it.
         FeedError: When an artifact is fixed to another number of samples or time steps.
     """
     for path in paths:
         target_of(path)
+    try:
+        return _bench(paths, times, batch, progress, timeout, trust)
+    except Lost as lost:
+        raise ArtifactError(f"{lost}. {lost.advice}") from None
+
+
+def _bench(
+    paths: Sequence[Path],
+    times: Sequence[int],
+    batch: int | None,
+    progress: Callable[[str], None],
+    timeout: float | None,
+    trust: bool,
+) -> list[Timing]:
     with contextlib.ExitStack() as stack:
         workers = []
-        for _ in paths:
-            workers.append(Worker())
+        for path in paths:
+            workers.append(Worker(name=f"{path}: its runtime", timeout=timeout, memory=MEMORY))
             stack.callback(workers[-1].close)
         progress("opening")
-        contracts = _all(workers, paths, [partial(_read_contract, path) for path in paths])
+        contracts = _all(workers, paths, [partial(_read_contract, path, trust) for path in paths])
         samples = _batch(paths, contracts, batch)
         calls: dict[tuple[str, int], list[int]] = {}
         for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):
@@ -322,7 +332,8 @@ def bench(
             seconds = take_turns(chosen)
             for k, own in zip(taking, seconds, strict=True):
                 compared = None if k == taking[0] else ratio(own, seconds[0])
-                timings.append(Timing(paths[k], signature, samples, total, statistics.median(own), compared))
+                steps = total if any(port.timed for port in contracts[k].signatures[signature].inputs) else None
+                timings.append(Timing(paths[k], signature, samples, steps, statistics.median(own), compared))
         return timings
 
 
@@ -334,6 +345,8 @@ def _all(workers: Sequence[Worker], paths: Sequence[Path], openers: Sequence[Ope
     for worker, path in zip(workers, paths, strict=True):
         try:
             told.append(worker.answer())
+        except Lost:
+            raise
         except ExportLSTMError as error:
             text = str(error)
             known = type(error) if isinstance(error, (ArtifactError, FeedError)) else ArtifactError
@@ -360,30 +373,17 @@ def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tup
     [info] = contract.artifacts.values()
     for name, signature in contract.signatures.items():
         sizes = {**info.dims, **signature.dims}
-        axes = {str(port.shape[1]) for port in signature.inputs if port.timed}
+        axes = {str(port.time) for port in signature.inputs if port.timed}
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
         if axes - set(sizes):
             yield from ((name, total) for total in times or TIMES)
-        elif name == "step" or set(times) <= {fixed}:
+        elif (name == "step" and "sequence" in contract.signatures) or set(times) <= {fixed}:
             yield name, fixed
+        elif not axes:
+            raise FeedError(f"{path}: none of its inputs has a time axis. Leave --time out.")
         else:
             other = next(total for total in times if total != fixed)
             raise FeedError(
                 f"{path}: it runs {fixed} time step(s) a call; {other} was asked. "
                 "Leave --time out, or export it with --time any."
             )
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from signatures.contract import LENGTHS, Contract, sequences_output, state_input, state_output
+from signatures.contract import LENGTHS, Contract, state_input, state_output
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature
 
-from .recurrence import port_dtype
 from .survey import CallFacts, Survey
 
 SIGNATURES = ("sequence", "step")
@@ -46,37 +45,29 @@ def contract(
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
-        Port(state_input(made.name, short), "state", ("batch", *shape), port_dtype(made.recurrence.dtype))
+        replace(port, name=state_input(made.name, short))
         for made in survey.calls
         if made.own
-        for short, shape in made.recurrence.states.items()
+        for short, port in made.states.items()
     ]
-    recurrent = [port for made in survey.calls for port in _recurrent_outputs(made)]
+    recurrent = [port for made in survey.calls for port in made.outputs]
     carries = [carry for made in survey.calls for carry in _carries(made)]
     times = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
     common = Signature(
         "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if times[c.input] == 1)
     )
-    one = {str(port.shape[1]): 1 for port in survey.inputs if port.timed}
+    one = {str(port.time): 1 for port in survey.inputs if port.timed}
     made = {
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }
+    proven = {"time_steps": survey.proven} if survey.proven else {}
     example = {name: tried[0] for name, tried in survey.tried.items()}
-    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, dtype)
+    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, dtype, proven)
 
 
 def _own_inputs(survey: Survey) -> list[Port]:
     given = {port for made in survey.calls for port in made.given.values()}
     return [replace(port, role="state") if port.name in given else port for port in survey.inputs]
-
-
-def _recurrent_outputs(made: CallFacts) -> list[Port]:
-    dtype = port_dtype(made.recurrence.dtype)
-    finals = [
-        Port(state_output(made.name, short), "state", ("batch", *shape), dtype)
-        for short, shape in made.recurrence.states.items()
-    ]
-    return [Port(sequences_output(made.name), "sequences", ("batch", made.time, *made.shape), dtype), *finals]
 
 
 def _carries(made: CallFacts) -> list[Carry]:

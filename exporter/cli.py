@@ -1,25 +1,29 @@
 """The command line: `export-lstm MODEL --to tflite`, and check, golden, inspect and bench beside it.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or parity failed, 2 usage.
-Nothing heavy is imported before a command runs, so that --help answers at once.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or parity failed, 2 usage, 128 and
+the signal's number when interrupted: 130 by Ctrl-C, 143 by SIGTERM. Nothing heavy is imported here: --help answers at
+once, and what a native library does to its process it does to a child (see child.py), never to this one.
 """
 
 import json
 import os
 import signal
 import sys
-import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from signatures.errors import ExportLSTMError, FeedError, LoadError, one_line
+from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
+from . import child, outputs
+from .budget import MAX_MEMORY
+from .loading import MODEL_SUFFIXES, check_path
 from .outputs import TARGETS
 from .plan import CHOICES
 
@@ -40,6 +44,15 @@ class ExportByDefault(click.Group):
         if args and args[0] not in self.commands and args[0] not in own:
             args = ["export", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it says of arguments it can't take is safe to print."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            from .tables import shown
+
+            raise click.UsageError(shown(error.format_message(), lines=True), error.ctx) from None
 
 
 class Extent(click.ParamType[Any]):
@@ -95,8 +108,27 @@ verbosity = [
 ]
 
 
+SECONDS = click.FloatRange(min=0, min_open=True)
+timeout = click.option(
+    "--timeout",
+    type=SECONDS,
+    default=child.TIMEOUT,
+    show_default=True,
+    help="Seconds that the process which runs an artifact may take.",
+)
+
 in_dtype = click.option(
     "--dtype", type=click.Choice(list(ROUNDINGS)), help="The type to compute in; by default each layer's own."
+)
+trusting = click.option(
+    "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds: they may read or write files or run code."
+)
+memory = click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True),
+    default=MAX_MEMORY,
+    show_default=True,
+    help="GB that the model's weights, or one of its tensors, may take.",
 )
 
 
@@ -143,6 +175,7 @@ def main() -> None:
     help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
 @in_dtype
+@memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
@@ -150,18 +183,19 @@ def export(
     model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool, quiet: bool, as_json: bool, **options: Any
 ) -> None:
     """Export MODEL (.keras or .h5), compare it with golden outputs in its own runtime, then deliver it."""
-    with running(verbose, quiet) as progress:
-        from .pipeline import export as run
-
-        artifacts = run(
-            model, [name for names in to for name in names], check=not no_check, progress=progress, **options
+    with running(verbose, quiet) as session:
+        targets = list(dict.fromkeys(t for names in to for n in names for t in (TARGETS if n == "all" else (n,))))
+        check_path(model)
+        _, contract_path = outputs.paths(model.stem, targets, options["out"])
+        session.write_to(contract_path.parent)
+        artifacts = session.run(_export, model, targets, not no_check, options)
+        session.show(
+            lambda tables: [tables.artifact_facts(each) for each in artifacts],
+            lambda tables: tables.print_artifacts(artifacts),
+            as_json,
         )
-        from . import tables
-
-        if as_json:
-            click.echo(json.dumps([tables.artifact_facts(each) for each in artifacts], indent=2))
-        elif not quiet:
-            tables.print_artifacts(artifacts)
+        if not quiet:
+            session.tell_strays(outputs.strays(contract_path))
 
 
 @main.command()
@@ -172,22 +206,27 @@ def export(
     type=click.Path(path_type=Path),
     help="A case to compare with.  [default: the stream laws alone]",
 )
+@timeout
+@trusting
 @common
-def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json: bool) -> None:
+def check(
+    artifact: Path, case: Path | None, timeout: float, trust: bool, verbose: bool, quiet: bool, as_json: bool
+) -> None:
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
-    with running(verbose, quiet) as progress:
-        progress("checking in a process of its own")
-        report = in_child(_check, artifact, case)
-        from . import tables
-
-        if as_json:
-            click.echo(json.dumps(tables.report_facts(report), indent=2))
-        elif not quiet:
-            tables.print_report(report, artifact)
-    if not report.ok:
-        if quiet:
-            click.echo(f"{artifact}: {report.summary()}", err=True)
-        sys.exit(1)
+    with running(verbose, quiet) as session:
+        session.progress("checking in a process of its own")
+        report, strays = session.run_runtime(artifact, timeout, _check, artifact, case, trust)
+        session.show(
+            lambda tables: {**tables.report_facts(report), "strays": [str(each) for each in strays]},
+            lambda tables: tables.print_report(report, artifact),
+            as_json,
+        )
+        own = [path for path in strays if path.samefile(artifact)]
+        session.tell_strays(own if quiet else strays)
+        if not report.ok and quiet:
+            session.say(f"{artifact}: {report.summary()}")
+        if not report.ok or own:
+            sys.exit(1)
 
 
 @main.command()
@@ -202,49 +241,57 @@ def check(artifact: Path, case: Path | None, verbose: bool, quiet: bool, as_json
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @in_dtype
+@memory
 @common
 def golden(
-    model: Path, case: Path, feeds: Path | None, lengths: bool, dtype: Any, verbose: bool, quiet: bool, as_json: bool
+    model: Path,
+    case: Path,
+    feeds: Path | None,
+    lengths: bool,
+    dtype: Any,
+    max_memory: float,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
-    with running(verbose, quiet) as progress:
+    with running(verbose, quiet) as session:
+        check_path(model)
         arrays = None if feeds is None else read_feeds(feeds)
-        from .pipeline import record_case
-
-        recorded = record_case(model, case, feeds=arrays, lengths=lengths, dtype=dtype, progress=progress)
-        if as_json:
-            click.echo(
-                json.dumps(
-                    {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe}, indent=2
-                )
-            )
-        elif not quiet:
-            largest = recorded.recipe["largest_difference"]
-            click.echo(f"{case}: {len(recorded.runs)} run(s); Keras and float64 differ by at most {largest:.2g}.")
+        session.write_to(case.parent)
+        recorded = session.run(
+            _golden, model, case, {"feeds": arrays, "lengths": lengths, "dtype": dtype, "max_memory": max_memory}
+        )
+        session.show(
+            lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
+            lambda tables: tables.print_case(case, recorded),
+            as_json,
+        )
 
 
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
 @in_dtype
+@memory
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
+)
 @common
-def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -> None:
+def inspect(
+    path: Path, dtype: Any, max_memory: float, timeout: float | None, verbose: bool, quiet: bool, as_json: bool
+) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
-    with running(verbose, quiet) as progress:
-        from . import tables
-
+    with running(verbose, quiet) as session:
         if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
-            facts = in_child(_artifact_facts, path)
+            if dtype is not None:
+                raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
+            facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
         else:
-            from .pipeline import computing, load_model, open_model
-
-            progress("loading")
-            loaded = load_model(path)
-            with computing(loaded, dtype):
-                facts = tables.model_facts(open_model(loaded, progress))
-        if as_json:
-            click.echo(json.dumps(facts, indent=2))
-        elif not quiet:
-            tables.print_facts(facts)
+            _check_inspected(path)
+            facts = session.run(_model_facts, path, dtype, max_memory, limit=timeout)
+        session.show(lambda _: facts, lambda tables: tables.print_facts(facts), as_json)
 
 
 @main.command()
@@ -257,60 +304,83 @@ def inspect(path: Path, dtype: Any, verbose: bool, quiet: bool, as_json: bool) -
     help="Time steps of a sequence call; several by commas or repeated.  [default: 16,96,960, or as fixed]",
 )
 @click.option("--batch", type=click.IntRange(1, MOST), help="Samples a call.  [default: 1, or as fixed]")
+@timeout
+@trusting
 @common
 def bench(
     artifacts: tuple[Path, ...],
     times: tuple[list[int], ...],
     batch: int | None,
+    timeout: float,
+    trust: bool,
     verbose: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Time ARTIFACTs side by side, each in a process of one thread, and compare them with the first."""
-    with running(verbose, quiet) as progress:
+    with running(verbose, quiet) as session:
         from .bench import bench as run
 
-        timings = run(artifacts, [total for each in times for total in each], batch, progress)
-        from . import tables
+        timings = run(artifacts, [total for each in times for total in each], batch, session.progress, timeout, trust)
+        session.show(
+            lambda tables: [tables.timing_facts(each) for each in timings],
+            lambda tables: tables.print_timings(timings),
+            as_json,
+        )
 
-        if as_json:
-            click.echo(json.dumps([tables.timing_facts(each) for each in timings], indent=2))
-        elif not quiet:
-            tables.print_timings(timings)
+
+# What runs in a child, but for what is refused before one is started.
 
 
-def _check(artifact: Path, case: Path | None) -> Any:
+def _export(model: Path, targets: list[str], check: bool, options: dict[str, Any], progress: child.Progress) -> Any:
+    from .pipeline import export as run
+
+    return run(model, targets, check=check, progress=progress, **options)
+
+
+def _golden(model: Path, case: Path, options: dict[str, Any], progress: child.Progress) -> Any:
+    from .pipeline import record_case
+
+    return record_case(model, case, progress=progress, **options)
+
+
+def _check_inspected(path: Path) -> None:
+    """Refuse by its name and kind what is neither a model file nor an artifact."""
+    if path.is_dir() or (path.is_file() and path.suffix not in MODEL_SUFFIXES):
+        found = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
+        raise LoadError(
+            f"{path} {found}; accepted are models ({', '.join(MODEL_SUFFIXES)}) "
+            "and artifacts (.tflite, .onnx and SavedModel folders)."
+        )
+    check_path(path)
+
+
+def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
+    from . import tables
+    from .pipeline import computing, load_model, open_model
+
+    progress("loading")
+    loaded = load_model(path, max_memory)
+    with computing(loaded, dtype):
+        return tables.model_facts(open_model(loaded, progress))
+
+
+def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progress) -> Any:
     import signatures
 
     golden = None if case is None else signatures.Case.load(case)
-    return signatures.check(signatures.open(artifact), golden)
+    report = signatures.check(signatures.open(artifact, trust), golden, lambda run: progress(f"checking {run}"))
+    progress("looking at what is beside it")
+    return report, outputs.strays(outputs.contract_beside(artifact))
 
 
-def _artifact_facts(path: Path) -> Any:
+def _artifact_facts(path: Path, progress: child.Progress) -> Any:
     import signatures
 
     from . import tables
 
-    return tables.runner_facts(signatures.open(path), path)
-
-
-def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a function in a process of its own: a runtime may crash on a file that isn't what it says.
-
-    Raises:
-        ExportLSTMError: When the process dies.
-    """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise ExportLSTMError(
-                f"{arguments[0]}: its runtime crashed on it, so the file is damaged. Export it again."
-            ) from None
+    progress("opening")
+    return tables.contract_facts(signatures.read_contract(path), path)
 
 
 def read_feeds(path: Path) -> dict[str, Any]:
@@ -319,88 +389,234 @@ def read_feeds(path: Path) -> dict[str, Any]:
     Raises:
         LoadError: When it is missing or something else.
     """
-    import numpy as np
+    from signatures import files
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError):
-        raise LoadError(f"{path}: missing, or not an .npz of plain arrays. Write it with numpy.savez.") from None
+        feeds = files.read_npz(path)
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}. Give an .npz of plain arrays, written with numpy.savez.") from None
     if not feeds or any(array.ndim == 0 for array in feeds.values()):
         raise FeedError(f"{path}: give at least one array, each with the batch as its first axis.")
     return feeds
 
 
-@contextmanager
-def running(verbose: bool, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Run a command: show its progress, silence the libraries it loads, turn errors into a sentence and exit code 1.
+class Session:
+    """One command at work: what it shows, the process that it has things done in, and how it ends."""
 
-    Yields:
-        A function that shows the stage it is given.
-    """
-    from rich.console import Console
+    def __init__(self, verbose: bool, quiet: bool) -> None:
+        """Show progress unless quiet; see `running`."""
+        from .tables import PlainConsole
 
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if not verbose:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
-    with native_stderr(verbose) as stream:
-        console = Console(file=stream, highlight=False)
+        self.verbose, self.quiet = verbose, quiet
+        self._folder: Path | None = None
+        self._made: list[Path] = []
+        self._console = PlainConsole(stderr=True)
+        lively = self._console.is_terminal and not quiet and not verbose
+        self.status = self._console.status("starting") if lively else None
+        self._stage = "starting"
+        self._done = False
+        self._signal: int | None = None
+
+    def write_to(self, folder: Path) -> None:
+        """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
+        self._folder, self._made = folder, outputs.missing(folder)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a killed process left, this command's child or that of another."""
+        if self._folder is not None:
+            with suppress(OSError):
+                outputs.clean(self._folder)
+            outputs.remove_empty(self._made)
+
+    def progress(self, stage: str) -> None:
+        """Show the stage that starts."""
+        from rich.text import Text
+
+        from .tables import shown
+
+        self._stage = stage
+        if self.verbose:
+            self.say(shown(stage), style="dim")
+        elif self.status is not None:
+            self.status.update(Text(shown(stage)))
+
+    def say(self, text: str, kind: str = "", style: str = "") -> None:
+        """Print a sentence on stderr, if there is one, with names out of files made safe to print."""
+        from rich.text import Text
+
+        from .tables import shown
+
+        for name in _names_of_several_lines():
+            text = text.replace(name, shown(name))
+        with suppress(OSError):
+            told = Text(shown(text, lines=True), style)
+            self._console.print(Text.assemble((f"{kind}: ", "bold red"), told) if kind else told, soft_wrap=True)
+
+    def run(self, function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
+        """Run a function in a process of its own and show its stages.
+
+        Args:
+            function: What is run.
+            arguments: Its arguments.
+            limit: Seconds that it may take; None for no limit.
+
+        Raises:
+            ExportLSTMError: When it refuses, or a native library ends the process.
+        """
         try:
-            with (
-                console.status("starting") if console.is_terminal and not quiet and not verbose else nothing() as status
-            ):
+            result = child.run(function, *arguments, progress=self.progress, limit=limit, **self._setting())
+        except child.Lost as lost:
+            self._clean()
+            other = "another --to or --lowering, " if self._folder is not None else ""
+            advice = f"Try {other}more memory, or -v to see what the libraries print."
+            raise ExportLSTMError(
+                f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
+                f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
+            ) from None
+        self._done = self._stage == outputs.DELIVERING
+        self._end_if_asked()
+        return result
 
-                def progress(stage: str) -> None:
-                    if verbose:
-                        console.print(stage, style="dim")
-                    elif status is not None:
-                        status.update(stage)
+    def run_runtime(self, path: Path, timeout: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function that opens an artifact in a process with limits: the file may be a stranger's.
 
-                yield progress
-        except (ExportLSTMError, KeyboardInterrupt) as error:
-            if verbose:
-                traceback.print_exc(file=stream)
-            text = "interrupted; nothing was written" if isinstance(error, KeyboardInterrupt) else str(error)
-            kind = type(error).__name__
-            console.print(f"[bold red]{kind}:[/] ", end="")
-            console.print(text, markup=False, soft_wrap=True)
-            sys.exit(1)
+        Raises:
+            ArtifactError: When its runtime crashes on it or passes a limit.
+        """
+        limits: dict[str, Any] = {"limit": timeout, "memory": child.MEMORY}
+        try:
+            return child.run(function, *arguments, progress=self.progress, **self._setting(), **limits)
+        except child.Lost as lost:
+            raise ArtifactError(f"{path}: its runtime {lost}. {lost.advice}") from None
+
+    def show(self, facts: Callable[[Any], Any], table: Callable[[Any], None], as_json: bool) -> None:
+        """Print a result on stdout: as a table, or as JSON, or not at all when quiet.
+
+        Args:
+            facts: Gives, from the module `tables`, what JSON tells.
+            table: Prints, with the same, what people see.
+            as_json: Which of the two.
+
+        Raises:
+            OutputError: When stdout takes no more.
+        """
+        from . import tables
+
+        if self.status is not None:
+            self.status.stop()
+        try:
+            if as_json:
+                click.echo(json.dumps(facts(tables), indent=2))
+            elif not self.quiet:
+                table(tables)
+            if as_json or not self.quiet:
+                if sys.stdout is None or sys.stdout.closed:
+                    raise OSError(0, "it is closed")
+                sys.stdout.flush()
+        except OSError as error:
+            with suppress(OSError, ValueError, AttributeError):  # nothing more goes there, at exit neither
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            after = " All that was asked for is delivered." if self._done else ""
+            raise OutputError(f"the result can't be written to stdout ({error.strerror}).{after}") from None
+
+    def tell_strays(self, strays: Sequence[Path]) -> None:
+        """Say of artifacts that the contract beside them doesn't tell of them."""
+        for path in strays:
+            self.say(
+                f"{path} isn't what {outputs.contract_beside(path).name} beside it tells of: it is of another export, "
+                "or was changed since. Export both again (--force), or keep them apart."
+            )
+
+    def stop(self, number: int, frame: object) -> None:
+        """End the command as a signal asks: a signal handler."""
+        if self._stage == outputs.DELIVERING and not self._done and self._signal is None:
+            self._signal = number  # all is in place in a moment, see `run`
+            return
+        self._signal = number
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """End the command if a signal asked for it; nothing is left behind, and no exception can be lost on its way."""
+        if self._signal is None:
+            return
+        child.end_all()
+        if self.status is not None:
+            self.status.stop()
+        self._clean()
+        end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
+
+    def _left(self, short: bool = False) -> str:
+        """Say what was written when the command comes to an early end."""
+        if self._folder is None:
+            return ""
+        if self._done:
+            return "all that was asked for is delivered" if short else " All that was asked for is delivered."
+        if self._stage != outputs.DELIVERING:
+            return "nothing was written" if short else " Nothing was written."
+        where = "in the midst of moving files into place: each is wholly old or wholly new"
+        return where if short else f" It was {where}; export again with --force."
+
+    def _setting(self) -> dict[str, Any]:
+        """Return what a child is started with."""
+        from .tables import shown
+
+        variables = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow")}
+        if self.verbose:
+            return {"variables": variables, "echo": lambda line: self.say(shown(line))}
+        return {"variables": {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"), **variables}}
+
+
+def end(number: int, what: str = "") -> None:
+    """Say that the program was interrupted and end it with the exit code for the signal."""
+    with suppress(OSError):
+        os.write(2, f"interrupted{what}\n".encode())
+    os._exit(128 + number)
+
+
+def _names_of_several_lines() -> Iterator[str]:
+    """Return those of the command's arguments that would break a message into lines, and what is made of them."""
+    context = click.get_current_context(silent=True)
+    for value in context.params.values() if context else ():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, (str, Path)) and "\n" in str(each):
+                yield from (str(each), Path(each).stem)
+
+
+@contextmanager
+def running(verbose: bool, quiet: bool) -> Iterator[Session]:
+    """Run a command: show its progress, answer signals, turn errors into a sentence and exit code 1."""
+    session = Session(verbose, quiet)
+    with answering(session.stop), session.status or nullcontext():
+        try:
+            try:
+                Path.cwd()
+            except OSError:
+                raise OutputError("the current folder was removed. Change to one that exists.") from None
+            yield session
+            return
         except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
             if verbose:
-                traceback.print_exc(file=stream)
-            console.print(
-                f"This is a bug in export-lstm: {one_line(error)}. Run again with -v and report what it prints.",
-                markup=False,
-                soft_wrap=True,
-            )
-            sys.exit(1)
+                session.say(traceback.format_exc())
+            refused = child.refusal(error)
+            kind, text = type(refused).__name__, str(refused)
+            if isinstance(refused, child.Surprise):
+                kind, text = "", f"This is a bug in export-lstm: {text}. Run again with -v and report what it prints."
+        if session.status is not None:
+            session.status.stop()
+        session.say(text, kind)
+        sys.exit(1)
 
 
 @contextmanager
-def nothing() -> Iterator[None]:
-    """Stand in for a status line where there is no terminal."""
-    yield None
-
-
-@contextmanager
-def native_stderr(verbose: bool) -> Iterator[Any]:
-    """Yield a stream to the real stderr while what native libraries write there goes to a file nobody reads."""
-    if verbose:
-        yield sys.stderr
-        return
-    import warnings
-
-    warnings.simplefilter("ignore")
+def answering(stop: Callable[[int, object], None]) -> Iterator[None]:
+    """Answer the signals that ask the program to end, but for those that whoever started it has it ignore."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        chosen = [each for each in child.SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+        before = {each: signal.signal(each, stop) for each in chosen}
     try:
-        saved = os.dup(2)
-    except OSError:  # stderr is closed
-        yield sys.stderr
-        return
-    with tempfile.TemporaryFile() as sink, os.fdopen(saved, "w", encoding="utf-8", errors="replace") as stream:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield stream
-        finally:
-            stream.flush()
-            os.dup2(saved, 2)
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

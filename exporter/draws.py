@@ -133,10 +133,11 @@ def drawn(signature: Signature, dims: Mapping[str, int], seed: int, kinds: tuple
     for port in signature.inputs:
         value = feeds[port.name]
         if port.role != "lengths":
-            parts = [value] if len(kinds) == 1 else np.split(value, len(value))
+            each = [slice(None)] if len(kinds) == 1 else [slice(k, k + 1) for k in range(len(kinds))]
+            parts = [port.samples(value, picks) for picks in each]
             changed = [
                 (kind.tokens if value.dtype.kind != "f" else kind.states if port.role == "state" else kind.inputs)(part)
                 for kind, part in zip(kinds, parts, strict=True)
             ]
-            feeds[port.name] = np.concatenate(changed).astype(value.dtype)
+            feeds[port.name] = port.side_by_side(changed).astype(value.dtype)
     return feeds

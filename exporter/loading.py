@@ -22,12 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from signatures import files
 from signatures.errors import LoadError, UnsafeModel
 
+from . import budget
+
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
 EXPANSION_FLOOR = 100 << 20
+MAX_PACKED = 20  # as far as packed arrays count as stored when layers are held against them
+# Honest models of some thousand layers have a tenth of these.
+MAX_MEMBERS = 10_000  # of an archive
+MAX_LISTING = 4 << 20  # bytes of an archive's list of members
+MAX_OBJECTS = 30_000  # groups and datasets of an HDF5 file
+MAX_BRACKETS = 300_000  # dicts and lists of a configuration
+MAX_COMMAS = 4_000_000
+MAX_DEPTH = 100  # groups in groups, or dicts and lists in each other; a nested model takes four
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})  # of HDF5 and h5py themselves, as gzip and LZF; others load a plug-in
 
 CODE_LAYERS = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 # Values, not objects: Keras turns these entries into tensors, tuples and slices without looking up a class.
@@ -47,6 +61,11 @@ MODEL_PARTS = (
 FUNCTION_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
 # Where an entry without a module, as legacy .h5 files have them, may come from.
 CLASS_HOMES = ("layers", "src.models", "initializers", "regularizers", "constraints", "dtype_policies", "optimizers")
+ANOTHER = "Copy the file again from where it came from, or save the model again with model.save."
+WEIGHTS_ONLY = (
+    "only weights, no architecture. Build the model by its author's program, load the weights into it and pass the "
+    "model: exporter.export(model, ...); or have its author save the whole model with model.save('name.keras')."
+)
 PASS_IN_MEMORY = "If you trust the file, load it yourself in Python and pass the model: exporter.export(model, ...)."
 
 
@@ -65,8 +84,27 @@ class Loaded:
     sha256: str | None
 
 
-def load(path: str | Path) -> Loaded:
+@dataclass(frozen=True)
+class Checked:
+    """A file that was looked at.
+
+    Args:
+        config: The model's configuration.
+        version: Of the Keras that wrote it, "" where it doesn't say.
+        stored: Bytes of all its arrays.
+    """
+
+    config: dict[str, Any]
+    version: str
+    stored: int
+
+
+def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
     """Load a whole model saved by Keras 3 as `.keras`, `.h5` or `.hdf5`, or by Keras 2 or tf.keras as `.h5`.
+
+    Args:
+        path: The file.
+        max_memory: GB that the weights, or one tensor of a call of 200 time steps, may take.
 
     Raises:
         LoadError: When the file is missing, damaged, oversized, or holds no whole Keras model.
@@ -74,17 +112,22 @@ def load(path: str | Path) -> Loaded:
             are not part of Keras and not registered in this program.
     """
     path = Path(path)
-    with _damaged(path, "the file"):
-        _check_path(path)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    config, version = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    check_path(path)
+    checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    try:
+        _check_content(checked.config, path)
+        budget.check_declared(_walk(checked.config), checked.stored)
+    except UnsafeModel:
+        raise
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from None
+    with _damaged(path, "the file"), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     keras = require_keras()
-    _check_content(config, path)
-    if path.suffix != ".keras" and version.split(".")[0] in ("", "1", "2"):
-        return Loaded(_load_legacy(keras, config, path), path.stem, sha256)
-    _check_classes(keras, config, path)
-    return Loaded(_deserialize(keras, path), path.stem, sha256)
+    if path.suffix != ".keras" and checked.version.split(".")[0] in ("", "1", "2"):
+        return Loaded(_load_legacy(keras, checked, path, max_memory), path.stem, sha256)
+    _check_classes(keras, checked.config, path)
+    return Loaded(_deserialize(keras, checked, path, max_memory), path.stem, sha256)
 
 
 def require_keras() -> Any:
@@ -128,27 +171,35 @@ def _damaged(path: Path, what: str) -> Iterator[None]:
         yield
     except LoadError:
         raise
+    except PermissionError as error:
+        raise LoadError(f"{path}: {what} can't be read ({error.strerror}).") from error
     except Exception as error:
         raise LoadError(
-            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). "
-            "Copy the file again or save the model again."
+            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). {ANOTHER}"
         ) from error
 
 
-def _check_path(path: Path) -> None:
-    """Refuse what is not one non-empty file with a suffix that says how to read it."""
-    if path.is_dir():
-        kind = "a SavedModel folder" if (path / "saved_model.pb").exists() else "a folder"
-        raise LoadError(f"{path} is {kind}; the export needs the original .keras file, written by model.save.")
-    if not path.exists():
+def check_path(path: Path) -> None:
+    """Refuse what is not one non-empty file with a suffix that says how to read it; nothing heavy is imported.
+
+    Raises:
+        LoadError: Saying what is accepted.
+    """
+    found = files.kind(path)
+    if found == "a folder":
+        found = "a SavedModel folder" if (path / "saved_model.pb").exists() else found
+        raise LoadError(f"{path} is {found}; the export needs the original .keras file, written by model.save.")
+    if found is None:
         raise LoadError(f"{path} does not exist; give the .keras file written by model.save.")
-    if not path.is_file():
-        raise LoadError(f"{path} is not a regular file; give the .keras file written by model.save.")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are .keras, .h5 and .hdf5. {PASS_IN_MEMORY}")
-    if not (size := path.stat().st_size):
-        raise LoadError(f"{path} is empty; copy the file again or save the model again.")
-    _check_size(size, size, path, "the file")
+    if path.suffix not in MODEL_SUFFIXES:
+        accepted = ", ".join(MODEL_SUFFIXES)
+        raise LoadError(f"{path} has the suffix {path.suffix!r}; accepted are {accepted}. {PASS_IN_MEMORY}")
+    try:
+        size = files.look(path, MAX_BYTES)
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}. Give the .keras file written by model.save.") from None
+    if not size:
+        raise LoadError(f"{path} is empty. {ANOTHER}")
 
 
 def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
@@ -158,84 +209,124 @@ def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
     if declared > EXPANSION_FLOOR and declared > MAX_EXPANSION * stored:
         raise LoadError(
             f"{path}: {what} declares {declared:,} bytes but stores {stored:,}, which would exhaust memory; "
-            f"at most {MAX_EXPANSION} times what is stored is accepted. Save the model again with model.save."
+            f"at most {MAX_EXPANSION} times what is stored is accepted. {ANOTHER}"
         )
 
 
-def _read_keras(path: Path) -> tuple[Any, str]:
-    """Check a `.keras` archive and return its configuration and the version of Keras that wrote it."""
+class _Listing(io.BufferedReader):
+    """A file that gives at most MAX_LISTING bytes at once, all that zipfile needs to list an honest archive."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        if size is not None and size > MAX_LISTING:
+            raise LoadError(f"{self.name}: the archive's list of members takes {size:,} bytes, which is too long.")
+        return super().read(size)
+
+
+def _read_keras(path: Path) -> Checked:
+    """Check a `.keras` archive."""
     import h5py
 
     if not zipfile.is_zipfile(path):
         if h5py.is_hdf5(path):
             raise LoadError(f"{path} is an HDF5 file, not a .keras archive; rename it to {path.stem}.h5.")
-        raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated; copy or save it again.")
-    with _damaged(path, "the archive"), zipfile.ZipFile(path) as archive:
-        _check_members(archive, path)
-        config = _parse_config(archive.read("config.json"), path)
-        metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
-        weights = io.BytesIO(archive.read("model.weights.h5"))
+        raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated. {ANOTHER}")
+    with _damaged(path, "the archive"):
+        with _Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            _check_members(archive, path)
+        with zipfile.ZipFile(path) as archive:
+            config = _parse_config(archive.read("config.json"), path)
+            metadata = {}
+            if "metadata.json" in archive.namelist():
+                metadata = _parse(archive.read("metadata.json"), path, "metadata.json")
+            weights = io.BytesIO(archive.read("model.weights.h5"))
     with _damaged(path, "model.weights.h5"), h5py.File(weights, "r") as file:
-        _check_hdf5(file, path)
-    return config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+        stored = _check_hdf5(file, path)
+    return Checked(config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else "", stored)
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse members that are missing, doubled, bombs, or named to land elsewhere."""
+    """Refuse members that are missing, doubled, bombs, packed in an unusual way, or named to land elsewhere."""
     members, names = archive.infolist(), archive.namelist()
+    if len(members) > MAX_MEMBERS:
+        raise LoadError(f"{path}: the archive holds {len(members):,} members; at most {MAX_MEMBERS:,} are accepted.")
     for name in names:
         if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
             raise UnsafeModel(f"{path}: the member {name!r} points outside the archive. {PASS_IN_MEMORY}")
     if len(set(names)) < len(names):
-        raise LoadError(f"{path}: the archive holds two members of one name; save the model again with model.save.")
+        raise LoadError(f"{path}: the archive holds two members of one name. {ANOTHER}")
+    for member in members:
+        if member.compress_type not in COMPRESSIONS or member.flag_bits & 1:
+            raise LoadError(
+                f"{path}: the member {member.filename!r} is encrypted, or packed in a way that Keras never uses. "
+                f"{ANOTHER}"
+            )
     for member in members:
         _check_size(member.file_size, member.compress_size, path, f"the member {member.filename!r}")
     _check_size(sum(member.file_size for member in members), path.stat().st_size, path, "the archive")
     if "config.json" not in names:
-        found = "only weights, no architecture" if "model.weights.h5" in names else "no config.json"
-        raise LoadError(f"{path}: the archive holds {found}; save the whole model with model.save('name.keras').")
+        found = WEIGHTS_ONLY if "model.weights.h5" in names else f"no config.json. {ANOTHER}"
+        raise LoadError(f"{path}: the archive holds {found}")
     if "model.weights.h5" not in names:
-        raise LoadError(f"{path}: the archive holds no model.weights.h5; save the model again with model.save.")
+        raise LoadError(f"{path}: the archive holds no model.weights.h5. {ANOTHER}")
     for member in members:
         if member.filename.endswith(".json") and member.file_size > MAX_CONFIG_BYTES:
             raise LoadError(f"{path}: {member.filename} is larger than the {MAX_CONFIG_BYTES:,} bytes accepted.")
 
 
-def _read_h5(path: Path) -> tuple[Any, str]:
-    """Check a whole-model HDF5 file and return its configuration and the version of Keras that wrote it."""
+def _read_h5(path: Path) -> Checked:
+    """Check a whole-model HDF5 file."""
     import h5py
 
     if not h5py.is_hdf5(path):
         hint = f"; it is a zip, rename it to {path.stem}.keras" if zipfile.is_zipfile(path) else ""
         raise LoadError(f"{path} is not an HDF5 file{hint}. Accepted are whole models written by model.save.")
     with _damaged(path, "the HDF5 file"), h5py.File(path, "r") as file:
-        _check_hdf5(file, path)
+        stored = _check_hdf5(file, path)
         text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
-        raise LoadError(
-            f"{path} holds only weights, no architecture; save the whole model with model.save('name.keras')."
-        )
-    return _parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version)
+        raise LoadError(f"{path} holds {WEIGHTS_ONLY}")
+    return Checked(_parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version), stored)
 
 
 def _parse_config(text: Any, path: Path) -> Any:
     """Parse the JSON of a model's configuration; refuse what describes no object."""
     if not isinstance(text, (str, bytes)) or len(text) > MAX_CONFIG_BYTES:
         raise LoadError(f"{path}: the model's configuration is not a text of at most {MAX_CONFIG_BYTES:,} bytes.")
-    with _damaged(path, "the model's configuration"):
-        config = json.loads(text)
+    config = _parse(text, path, "the model's configuration")
     if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
-        raise LoadError(f"{path}: the model's configuration describes no Keras model; save it with model.save.")
+        raise LoadError(f"{path}: the model's configuration describes no Keras model. {ANOTHER}")
     return config
 
 
-def _check_hdf5(file: Any, path: Path) -> None:
-    """Refuse HDF5 content that lies in other files or is far larger than what is stored."""
+def _parse(text: str | bytes, path: Path, what: str) -> Any:
+    """Parse JSON that makes no more objects than an honest file does."""
+    # Bytes that are no text come from h5py as surrogates; json refuses them.
+    content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+    for count, most in (
+        (content.count(b"{") + content.count(b"["), MAX_BRACKETS),
+        (content.count(b","), MAX_COMMAS),
+    ):
+        if count > most:
+            raise LoadError(f"{path}: {what} has {count:,} parts; at most {most:,} are accepted.")
+    with _damaged(path, what):
+        return json.loads(content)
+
+
+def _check_hdf5(file: Any, path: Path) -> int:
+    """Refuse HDF5 content that lies in other files or is swollen, else return the bytes of what it stores."""
     import h5py
 
-    total, seen, groups = 0, set(), [file]
+    total, counted, count, seen = 0, 0, 0, set()
+    groups = [(file, 0)]
     while groups:
-        group = groups.pop()
+        group, depth = groups.pop()
+        count += len(group)
+        if count > MAX_OBJECTS or depth > MAX_DEPTH:
+            raise LoadError(
+                f"{path}: the HDF5 content has over {MAX_OBJECTS:,} parts, or is over {MAX_DEPTH} deep; "
+                "no model of Keras is like that."
+            )
         for name in group:
             where = f"{group.name.rstrip('/')}/{name}"
             link = group.get(name, getlink=True)
@@ -246,20 +337,26 @@ def _check_hdf5(file: Any, path: Path) -> None:
                 continue
             seen.add(address)
             if isinstance(item, h5py.Group):
-                groups.append(item)
+                groups.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
-                total += _check_dataset(item, where, path)
+                declared, stored = _check_dataset(item, where, path)
+                total, counted = total + declared, counted + stored
     _check_size(total, total, path, "the weights")
+    return counted
 
 
-def _check_dataset(dataset: Any, where: str, path: Path) -> int:
-    """Refuse a dataset stored in other files or swollen, else return its bytes."""
+def _check_dataset(dataset: Any, where: str, path: Path) -> tuple[int, int]:
+    """Refuse a dataset stored in other files or swollen, else return the bytes it declares, and those that count."""
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
         raise UnsafeModel(f"{path}: {where} is {kind}, which reads other files. {PASS_IN_MEMORY}")
+    made = dataset.id.get_create_plist()
+    if others := {made.get_filter(k)[0] for k in range(made.get_nfilters())} - FILTERS:
+        raise UnsafeModel(f"{path}: {where} is packed by the HDF5 plug-in {min(others)}. {PASS_IN_MEMORY}")
     declared: int = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
-    _check_size(declared, dataset.id.get_storage_size(), path, f"the dataset {where}")
-    return declared
+    stored = dataset.id.get_storage_size()
+    _check_size(declared, stored, path, f"the dataset {where}")
+    return declared, min(declared, MAX_PACKED * stored)
 
 
 def _check_content(config: dict[str, Any], path: Path) -> None:
@@ -280,17 +377,19 @@ def _check_classes(keras: Any, config: dict[str, Any], path: Path) -> None:
 def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield every dict of a configuration with the layer it belongs to, as messages name it."""
     # Keras drops the outermost compile_config under compile=False, so a custom loss there does no harm.
-    nodes: list[tuple[Any, str]] = [({**config, "compile_config": None}, "the model")]
+    nodes: list[tuple[Any, str, int]] = [({**config, "compile_config": None}, "the model", 0)]
     while nodes:
-        node, layer = nodes.pop()
+        node, layer, depth = nodes.pop()
+        if depth > MAX_DEPTH:
+            raise LoadError(f"{layer}: its configuration is over {MAX_DEPTH} deep; no model of Keras is like that.")
         if isinstance(node, dict):
             inner = node.get("config")
             if "class_name" in node and isinstance(inner, dict) and isinstance(inner.get("name"), str):
                 layer = f"layer {inner['name']!r}"
             yield node, layer
-            nodes.extend((value, layer) for value in node.values())
+            nodes.extend((value, layer, depth + 1) for value in node.values())
         elif isinstance(node, list):
-            nodes.extend((value, layer) for value in node)
+            nodes.extend((value, layer, depth + 1) for value in node)
 
 
 def _check_files(entry: dict[str, Any], layer: str, path: Path) -> None:
@@ -355,16 +454,17 @@ def _find(keras: Any, module: str, name: str) -> Any:
     return found
 
 
-def _deserialize(keras: Any, path: Path) -> Any:
+def _deserialize(keras: Any, checked: Checked, path: Path, max_memory: float) -> Any:
     """Let Keras load a checked file, quietly, and refuse what is not a model."""
-    with _keras_at_work(keras, path):
+    with _keras_at_work(keras, checked, path, max_memory):
         model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
+        budget.run_shapes(keras, model)
     if not isinstance(model, keras.Model):
         raise LoadError(f"{path} holds a {type(model).__name__}, not a keras.Model; save a whole model.")
     return model
 
 
-def _load_legacy(keras: Any, config: dict[str, Any], path: Path) -> Any:
+def _load_legacy(keras: Any, checked: Checked, path: Path, max_memory: float) -> Any:
     """Translate the configuration of a checked Keras 2 file, build it in Keras 3 and set its weights."""
     import h5py
 
@@ -372,29 +472,35 @@ def _load_legacy(keras: Any, config: dict[str, Any], path: Path) -> Any:
 
     try:
         with _damaged(path, "the configuration of Keras 2"):
-            translated = legacy.translate(config)
+            translated = legacy.translate(checked.config)
         _check_content(translated, path)
         _check_classes(keras, translated, path)
-        with _keras_at_work(keras, path):
+        with _keras_at_work(keras, checked, path, max_memory):
             model = keras.saving.deserialize_keras_object(translated, safe_mode=True)
+            budget.run_shapes(keras, model)
         if not isinstance(model, keras.Model):
             raise LoadError(f"it holds a {type(model).__name__}, not a keras.Model; save a whole model.")
         with _damaged(path, "the weights"), h5py.File(path, "r") as file:
-            legacy.load_weights(model, config, file)
+            legacy.load_weights(model, checked.config, file)
     except UnsafeModel:
         raise
     except LoadError as error:
-        raise error if str(path) in str(error) else LoadError(f"{path}, saved by Keras 2: {error}") from error
+        if str(path) in str(error):
+            raise
+        text = " ".join(str(error).split())  # names out of the file may have line breaks
+        raise LoadError(f"{path}, saved by Keras 2: {text}") from error
     return model
 
 
 @contextmanager
-def _keras_at_work(keras: Any, path: Path) -> Iterator[None]:
-    """Keep Keras quiet while it builds a model, and say what it refuses."""
+def _keras_at_work(keras: Any, checked: Checked, path: Path, max_memory: float) -> Iterator[None]:
+    """Keep Keras quiet and within its budget while it builds a model, and say what it refuses."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), budget.held_to(keras, checked.stored, max_memory):
             warnings.simplefilter("ignore")
             yield
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from None
     except Exception as error:
         raise LoadError(
             f"{path}: Keras {keras.__version__} can't load it ({_first_line(error)}). "

@@ -20,10 +20,13 @@ from .plan import plan
 from .recurrence import Recurrence, port_dtype
 from .rewrite import Call, Compute
 
+Axis = tuple[str, int]
+"""An input and one of its axes."""
+
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor the model is called with; shape has None where the model leaves an axis open.
+    """One tensor the model is called with; shape [batch, ...] has None where the model leaves an axis open.
 
     16-bit floats are float32 here and at every port: Keras casts what it is given, and NumPy has no bfloat16.
     """
@@ -39,11 +42,14 @@ class Model:
     Attributes:
         keras: The model.
         inputs: What it is called with, in flattened order.
+        batch: How many samples its inputs declare, which it then always gets; None for any number.
         layers: Port prefix -> each recurrent layer, and the same as data.
         types: Each type its layers compute in -> the path of the first layer that does.
         dtype: The coarsest of these types, which says how closely its numbers agree.
-        repeated: The same for layers inside TimeDistributed, which start anew at every outer step and have no ports.
-        timed: Inputs with a time axis, once survey has found them: the ones that lengths mask.
+        repeated: The same for layers that start anew at every time step of an outer axis, which have no ports: survey
+            finds them among the layers.
+        leads: Port prefix -> what the rows of its calls are, once survey has found it: "batch", or "batch * 4".
+        masked: Inputs whose axis 1 counts time steps, once survey has found them: the ones that lengths mask.
         vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
     """
 
@@ -55,17 +61,15 @@ class Model:
         """
         self.keras = model
         found = list(rewrite.recurrent_layers(model))
-        if not found and not any(rewrite.repeated_layers(model)):
-            raise UnsupportedModel(
-                f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
-                "  Give a model with a recurrent layer; for others Keras' model.export() is the tool."
-            )
+        if not found:
+            raise UnsupportedModel(_no_recurrent_layer(model))
         if odd := [layer.name for _, layer in rewrite.sublayers(model) if ":" in layer.name]:
             raise UnsupportedModel(
                 f"layer {odd[0]!r} has a colon in its name, with which TensorFlow can't save its weights.\n"
                 "  Rename the layer."
             )
         self._structure, inputs = _inputs(model)
+        self.batch = _batch(inputs)
         names: list[str] = []
         for each in inputs:
             names.append(unique(identifier(each.name), [*names, LENGTHS]))
@@ -75,18 +79,15 @@ class Model:
         )
         self.layers: dict[str, tuple[Any, Recurrence]] = {}
         taken = {*names, LENGTHS}
+        self.repeated: dict[str, tuple[Any, Recurrence]] = {}
         for path, layer in found:
             prefix, recurrence = _free(layers.convert(layer, identifier(path)), self.layers, taken)
             self.layers[prefix] = layer, recurrence
             taken.update(port_names(prefix, recurrence))
-        self.repeated: dict[str, tuple[Any, Recurrence]] = {}
-        for path, layer in rewrite.repeated_layers(model):
-            prefix = unique(identifier(path), [*self.layers, *self.repeated])
-            self.repeated[prefix] = layer, layers.convert(layer, prefix)
-        for name, (_, recurrence) in {**self.layers, **self.repeated}.items():
-            self.types.setdefault(recurrence.dtype, name)  # a cell may compute in another type than its layer
+            self.types.setdefault(recurrence.dtype, prefix)  # a cell may compute in another type than its layer
         self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
-        self.timed: tuple[str, ...] = ()
+        self.masked: tuple[str, ...] = ()
+        self.leads: dict[str, str] = {}
         self._traced: dict[Any, Any] = {}
         self._weights: dict[int, dict[str, Array]] = {}
         inner = [layer for _, layer in rewrite.sublayers(model)]
@@ -102,22 +103,25 @@ class Model:
         """
         lengths = feeds.get(LENGTHS)
         tensors = [
-            rewrite.with_lengths(feeds[each.name], lengths) if each.name in self.timed else feeds[each.name]
+            rewrite.with_lengths(feeds[each.name], lengths) if each.name in self.masked else feeds[each.name]
             for each in self.inputs
         ]
         inputs = keras.tree.pack_sequence_as(self._structure, tensors)
-        outputs, calls = rewrite.call(self.keras, self.layers, inputs, feeds, compute, lowered, self.repeated)
+        layers, repeated, leads = self.layers, self.repeated, self.leads
+        outputs, calls = rewrite.call(self.keras, layers, inputs, feeds, compute, lowered, repeated, leads)
         return _named(self.keras, outputs), calls
 
-    def eagerly(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, Any]], list[Call]]:
+    def eagerly(
+        self, feeds: Mapping[str, Array], compute: Compute | None = None
+    ) -> tuple[list[tuple[str, Any]], list[Call]]:
         """Run on arrays, each loop in one piece and TimeDistributed layers at once, because that is quick; see run.
 
         Keras' own loop takes some 2 ms a time step outside a graph.
         """
         tensors = {name: tf.constant(value) for name, value in feeds.items()}
-        return self.run(tensors, self._in_one_piece, lowered=True)
+        return self.run(tensors, compute or self.in_one_piece, lowered=True)
 
-    def _in_one_piece(self, made: Call) -> tuple[Any, list[Any]]:
+    def in_one_piece(self, made: Call) -> tuple[Any, list[Any]]:
         """Compute a call as SavedModel has it: BlockLSTMV2, or a loop that is traced once for any sizes."""
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
         chosen = plan(recurrence, "savedmodel", None)
@@ -155,24 +159,39 @@ class Model:
         outputs, calls = self.run(feeds, compute, lowered)
         return {**{port: value for port, (_, value) in zip(order, outputs, strict=True)}, **recurrent_ports(calls)}
 
-    def draw(self, sizes: Mapping[str, int], batch: int, rng: np.random.Generator) -> dict[str, Array]:
+    def draw(self, sizes: Mapping[Axis, int], batch: int, rng: np.random.Generator) -> dict[str, Array]:
         """Draw random feeds for the model's own inputs.
 
         Args:
-            sizes: Timed input -> T.
-            batch: Rows; the last one ends in zeros, so that a Masking layer has something to mask.
+            sizes: (Input, axis) -> its size, for time axes.
+            batch: Rows, where the model doesn't declare how many; the last one ends in zeros, so that a Masking layer
+                has something to mask.
             rng: Where the numbers come from.
         """
         feeds: dict[str, Array] = {}
         for each in self.inputs:
-            shape = [batch, *(sizes.get(each.name, d or 1) if k == 0 else d or 1 for k, d in enumerate(each.shape[1:]))]
+            rest = [sizes.get((each.name, axis), size or 1) for axis, size in enumerate(each.shape) if axis]
+            shape = [self.batch or batch, *rest]
             if np.issubdtype(np.dtype(each.dtype), np.integer):
                 feeds[each.name] = rng.integers(0, self.vocabulary or 2, shape).astype(each.dtype)
             else:
                 feeds[each.name] = rng.standard_normal(shape).astype(each.dtype)
-            if each.name in sizes and batch > 1:
-                feeds[each.name][-1, sizes[each.name] // 2 :] = 0
+            for axis in range(1, len(shape)):
+                if (each.name, axis) in sizes and shape[0] > 1:
+                    np.moveaxis(feeds[each.name], axis, 1)[-1, shape[axis] // 2 :] = 0
         return feeds
+
+    def again(self) -> "Model":
+        """Read the model again, as it is now, with what survey found out about it."""
+        again = Model(self.keras)
+        again.masked, again.leads = self.masked, self.leads
+        for name in self.repeated:
+            again.start_anew(name)
+        return again
+
+    def start_anew(self, name: str) -> None:
+        """Give a recurrent layer no ports: it starts from zeros whenever it is called."""
+        self.repeated[name] = self.layers.pop(name)
 
 
 def recurrent_ports(calls: list[Call]) -> dict[str, Any]:
@@ -208,6 +227,35 @@ def carried_states(made: Call) -> dict[str, str]:
     if made.own:
         return {state_input(made.name, short): short for short in made.recurrence.states}
     return {port: short for short, port in made.given.items()}
+
+
+def _no_recurrent_layer(model: Any) -> str:
+    """Say why there is nothing to do, and what to do instead."""
+    cells = [layer for _, layer in rewrite.sublayers(model) if hasattr(layer, "state_size")]
+    if cells:
+        kind = type(cells[0]).__name__
+        return (
+            f"layer {cells[0].name!r} ({kind}) is a cell that the model calls by itself, for one time step: its states"
+            " are\n  inputs and outputs of the model already, so there is none to make explicit.\n"
+            f"  Put it into a recurrent layer, keras.layers.RNN({kind}(...)), for calls of any number of steps;\n"
+            "  Keras' model.export() exports it as it is."
+        )
+    return (
+        f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
+        "  Give a model with a recurrent layer; for others Keras' model.export() is the tool."
+    )
+
+
+def _batch(inputs: list[Input]) -> int | None:
+    """Return how many samples the inputs declare; None where they leave it open."""
+    declared = {each.shape[0]: each.name for each in inputs if each.shape and each.shape[0] is not None}
+    if len(declared) > 1:
+        told = " and ".join(f"{name!r} {size}" for size, name in declared.items())
+        raise UnsupportedModel(
+            f"the model's inputs declare batches of different sizes: {told}.\n"
+            "  Give all inputs one batch size, or none."
+        )
+    return next(iter(declared), None)
 
 
 def _inputs(model: Any) -> tuple[Any, list[Input]]:
@@ -248,8 +296,8 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
 
 
 def _open_time(name: str, shape: tuple[int | None, ...], dtype: str) -> Input:
-    """Return an input of a subclassed model: the T of the data it was built on binds nobody."""
-    return Input(name, (None, None, *shape[2:]) if len(shape) > 2 else tuple(shape), dtype)
+    """Return an input of a subclassed model: the B and T of the data it was built on bind nobody."""
+    return Input(name, (None, None, *shape[2:]) if len(shape) > 2 else (None, *shape[1:]), dtype)
 
 
 def _named(model: Any, outputs: Any) -> list[tuple[str, Any]]:

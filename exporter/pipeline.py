@@ -16,17 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 import signatures as runtime
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
-from signatures.ports import Array, Signature
+from signatures.ports import Array, Dim, Signature, sized
 
 from . import outputs
+from .budget import MAX_MEMORY
 from .loading import Loaded, load, require_keras
 from .outputs import TARGETS
-from .plan import CHOICES, Choice, check_types, describe, plan
+from .plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
+from .recurrence import Recurrence
 
 if TYPE_CHECKING:
     from .model import Model
@@ -50,7 +54,7 @@ class Artifact:
         contract_path: The JSON beside it.
         ops: Op -> count.
         size: Bytes on disk.
-        sha256: Of the file; None for a folder.
+        sha256: Of the file; of a folder as `outputs.digest` says.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
     """
@@ -61,7 +65,7 @@ class Artifact:
     contract_path: Path
     ops: Counter[str]
     size: int
-    sha256: str | None
+    sha256: str
     parity: ParityReport | None
     seconds: Mapping[str, float]
 
@@ -83,18 +87,25 @@ class Opened:
         packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
+        if self.loaded.sha256 is None:
+            weights = [np.ascontiguousarray(each) for each in self.loaded.model.get_weights()]
+            identity["weights"] = hashlib.sha256(b"".join(each.tobytes() for each in weights)).hexdigest()
         dtype = self.model.dtype
         return contract(self.survey, identity, versions, signatures=signatures, lengths=lengths, dtype=dtype)
 
 
-def load_model(model: Any) -> Loaded:
+def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
     """Load a model file, or take a keras.Model in memory.
+
+    Args:
+        model: A keras.Model, or the path of a model file.
+        max_memory: GB that a file's weights, or one of its tensors, may take; see loading.load.
 
     Raises:
         LoadError: When the file can't be loaded safely.
     """
     if isinstance(model, (str, Path)):
-        return load(model)
+        return load(model, max_memory)
     keras = require_keras()
     if not isinstance(model, keras.Model):
         raise TypeError(f"model is a {type(model).__name__}; give a keras.Model or the path of a .keras or .h5 file")
@@ -135,6 +146,7 @@ def export(
     lengths: bool = False,
     lowering: Choice = "auto",
     dtype: Dtype | None = None,
+    max_memory: float = MAX_MEMORY,
     check: bool = True,
     force: bool = False,
     progress: Progress = lambda text: None,
@@ -151,6 +163,7 @@ def export(
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.
         lowering: How a sequence is run: "auto"; tflite: "unrolled" or "loop"; savedmodel: "xla".
         dtype: The type to compute in; None means each layer's own. 16-bit floats are float32 at the ports.
+        max_memory: GB that the weights of a model file, or one of its tensors, may take.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
         progress: Called with the name of each stage as it starts.
@@ -166,17 +179,27 @@ def export(
     """
     targets = _targets(to)
     _check_options(batch, time, signatures, lowering, dtype)
+    check_choice(lowering, targets)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = outputs.paths(stem, targets, out)
-    outputs.check_free([*final.values(), contract_path], force)
+    outputs.clean(contract_path.parent)
+    outputs.check_free(list(final.values()), force)
+    outputs.check_free([contract_path], force=True)  # what is there may be added to
     progress("loading")
-    loaded = load_model(model)
+    loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
         for target in targets:
             check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
+        if opened.model.batch and batch not in (None, opened.model.batch):
+            raise UnsupportedModel(
+                f"batch {batch} can't be had: the model's inputs declare batches of {opened.model.batch}.\n"
+                "  Leave it out."
+            )
+        together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
+        outputs.kept(contract_path, together, force)  # refused now rather than when all is made
 
         golden = None
         if check:
@@ -187,18 +210,33 @@ def export(
                 opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
             )
             common = replace(common, noise=golden.noise, inputs=golden.inputs)
-        with outputs.staged([*final.values(), contract_path]) as stage:
-            artifacts = []
+        artifacts: list[Artifact] = []
+
+        def seal(stage: outputs.Staged) -> None:
+            outputs.check_free(list(final.values()), force)  # another export may have been quicker
+            _tell_together(contract_path, stage[contract_path], artifacts, force)
+            progress(outputs.DELIVERING)
+
+        with outputs.staged([*final.values(), contract_path], seal) as stage:
             for target in targets:
-                size = batch if batch is not None else (1 if target == "tflite" else "any")
+                size = batch or opened.model.batch or (1 if target == "tflite" else "any")
                 dims = {**({} if size == "any" else {"batch": size}), **times}
                 job = Job(
                     target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
                 )
                 artifacts.append(_make(job, progress))
-            together = replace(common, artifacts={a.target: a.contract.artifacts[a.target] for a in artifacts})
-            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
     return artifacts
+
+
+def _tell_together(contract_path: Path, stage: Path, artifacts: Sequence[Artifact], force: bool) -> None:
+    """Write the contract of all artifacts, those included that are there already and stay."""
+    infos = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
+    together = replace(artifacts[0].contract, artifacts=infos)
+    if others := outputs.kept(contract_path, together, force):
+        there = outputs.read_contract(contract_path)
+        versions = {**there.provenance, **together.provenance}
+        together = replace(together, artifacts={**others, **infos}, provenance=versions)
+    stage.write_text(together.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -227,26 +265,23 @@ def _make(job: Job, progress: Progress) -> Artifact:
     graphs = _graphs(target, job.common, survey)
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
-        dims = {name: size for name, size in dims.items() if not name.startswith("time")}
-    times = {made.name: (made.recurrence, made.time) for made in survey.calls}
-    for name, (layer, recurrence) in job.opened.model.repeated.items():
-        times[name] = recurrence, input_shape(layer)[1] or name
-    plans = {
-        name: {
-            call: plan(
-                recurrence,
-                target,
-                time if isinstance(time, int) else {**dims, **signature.dims}.get(time),
-                job.lowering,
-                None if call in job.opened.model.repeated else dims.get("batch"),
-            )
-            for call, (recurrence, time) in times.items()
-        }
-        for name, signature in graphs.items()
+        dims = {name: size for name, size in dims.items() if name not in _steps(survey)}
+    runs: dict[str, tuple[Recurrence, Dim, Dim]] = {
+        made.name: (made.recurrence, made.time, made.batch) for made in survey.calls
     }
+    for name, (layer, recurrence) in job.opened.model.repeated.items():
+        runs[name] = recurrence, input_shape(layer)[1] or name, name
+    plans = {}
+    for name, signature in graphs.items():
+        sizes = {**dims, **signature.dims}
+        plans[name] = {
+            call: plan(recurrence, target, _known(time, sizes), job.lowering, _known(rows, sizes))
+            for call, (recurrence, time, rows) in runs.items()
+        }
+    check_used(job.lowering, target, [chosen for calls in plans.values() for chosen in calls.values()])
     first = next(iter(plans.values()))
-    planned = [(recurrence, first[call]) for call, (recurrence, _) in times.items()]
-    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in times}
+    planned = [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
 
     clock = [time.perf_counter()]
@@ -264,7 +299,8 @@ def _make(job: Job, progress: Progress) -> Artifact:
     clock.append(time.perf_counter())
     report = None
     if job.golden is not None:
-        report = runtime.check(runtime.open(job.stage), job.golden, lambda run: progress(f"{target}: checking {run}"))
+        made = runtime.open(job.stage, trust=True)  # the model's own layers may hold any op
+        report = runtime.check(made, job.golden, lambda run: progress(f"{target}: checking {run}"))
         if not report.ok:
             amplified = (
                 ""
@@ -274,10 +310,16 @@ def _make(job: Job, progress: Progress) -> Artifact:
             raise ParityError(f"The {target} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
     clock.append(time.perf_counter())
     files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
-    sha256 = hashlib.sha256(job.stage.read_bytes()).hexdigest() if job.stage.is_file() else None
+    sha256 = outputs.digest(job.stage)
     seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
     return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
+
+
+def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    """Return a dimension's size, None where a call may choose it."""
+    size = sized(dim, sizes)
+    return size if isinstance(size, int) else None
 
 
 def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:
@@ -326,9 +368,17 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
     if asked is None:
         return dict(survey.declared)
+    if not survey.tried:
+        raise UnsupportedModel(f"time {asked} can't be had: no input has a time axis.\n  Leave it out.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
-    return {} if asked == "any" else dict.fromkeys(survey.tried, asked)
+    memories = {name: size for name, size in survey.declared.items() if name not in _steps(survey)}
+    return {} if asked == "any" else {**memories, **dict.fromkeys(_steps(survey), asked)}
+
+
+def _steps(survey: "Survey") -> set[str]:
+    """Return the dimensions that count the time steps of a call."""
+    return {str(port.time) for port in survey.inputs if port.timed}
 
 
 def record_case(
@@ -339,6 +389,7 @@ def record_case(
     totals: Sequence[int] | None = None,
     lengths: bool = False,
     dtype: Dtype | None = None,
+    max_memory: float = MAX_MEMORY,
     recipe: Mapping[str, Any] | None = None,
     progress: Progress = lambda text: None,
 ) -> Case:
@@ -351,6 +402,7 @@ def record_case(
         totals: Time steps of the random runs; None for short and odd ones that suit the model.
         lengths: Whether the calls take the valid steps of each sample.
         dtype: The type to compute in; None means each layer's own.
+        max_memory: GB that the weights of a model file, or one of its tensors, may take.
         recipe: What else its recipe.json tells.
         progress: Called with the name of each stage as it starts.
 
@@ -361,16 +413,22 @@ def record_case(
     from .witness import record, totals_for
 
     folder = Path(folder)
+    outputs.clean(folder.parent)
     outputs.check_free([folder], force=False)
     progress("loading")
-    loaded = load_model(model)
+    loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
         contract, times = opened.contract((), lengths=lengths), _times(opened.survey, None)
         steps = totals or totals_for(opened.survey)
         recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
-    with outputs.staged([folder]) as stage:
+
+    def seal(stage: outputs.Staged) -> None:
+        outputs.check_free([folder], force=False)
+        progress(outputs.DELIVERING)
+
+    with outputs.staged([folder], seal) as stage:
         case.save(stage[folder])
         if isinstance(model, (str, Path)):
             shutil.copyfile(model, stage[folder] / f"model{Path(model).suffix}")

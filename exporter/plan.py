@@ -6,7 +6,7 @@ TFLite has none that exposes its state, so a few steps are unrolled there, see S
 time steps, see SCHEDULES. What is left is one loop over the steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +18,9 @@ from .recurrence import GATES, Recurrence
 
 Choice = Literal["auto", "unrolled", "loop", "xla"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+TAKEN_BY = {"unrolled": "tflite", "loop": "tflite", "xla": "savedmodel"}
+"""Choice -> the target that takes it."""
+
 Name = Literal["block", "native", "unrolled", "loop", "scan", "xla"]
 
 UNROLL_LIMIT = 256
@@ -41,6 +44,8 @@ a step. Measured with TensorFlow 2.21.
 ONNX_OPS = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
 """Kind of recurrence -> ONNX's own op."""
 
+SATURATED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid")
+"""Activations of gates that large inputs open and shut."""
 
 TYPES = {
     "tflite": ("float32",),  # its CPU kernels for matrix products take no other floats
@@ -96,6 +101,11 @@ class Plan:
     schedule: Schedule | None = None
 
 
+def holds(recurrence: Recurrence) -> bool:
+    """Whether an ONNX op's own gates can keep its c on masked steps; h is kept without them."""
+    return recurrence.kind == "lstm" and recurrence.recurrent_activation in SATURATED
+
+
 def plan(
     recurrence: Recurrence, target: str, steps: int | None, choice: Choice = "auto", batch: int | None = None
 ) -> Plan:
@@ -105,7 +115,7 @@ def plan(
         recurrence: What is run.
         target: "savedmodel", "onnx" or "tflite".
         steps: Time steps of the signature; None when a call may choose.
-        choice: What the user asked for: "unrolled" and "loop" are tflite's, "xla" is savedmodel's, others go on alone.
+        choice: What the user asked for; the others of several targets go on alone, see TAKEN_BY.
         batch: Samples of a call; None when a call may choose.
 
     Raises:
@@ -124,7 +134,7 @@ def plan(
         and narrow
         and all(ACTIVATIONS[name].onnx for name in functions)
     ):
-        return Plan("native", f"one ONNX {ONNX_OPS[recurrence.kind]} op")
+        return Plan("native", _native(recurrence))
     if steps == 1:
         return Plan("unrolled", "one time step, no loop")
     if target != "tflite":
@@ -147,6 +157,17 @@ def plan(
     return _loops(size, grouped, steps)
 
 
+def _native(recurrence: Recurrence) -> str:
+    """Return the reason for a native op, with what other runtimes than ONNX Runtime make of it otherwise."""
+    reason = f"one ONNX {ONNX_OPS[recurrence.kind]} op"
+    if recurrence.kind == "lstm" and not holds(recurrence):
+        gates = recurrence.recurrent_activation
+        reason += f"; masked steps need a runtime that heeds sequence_lens (OpenCV doesn't), as {gates} holds no gate"
+    if recurrence.kind == "gru" and not recurrence.reset_after:
+        reason += "; needs a runtime that heeds linear_before_reset=0 (MNN doesn't)"
+    return reason
+
+
 def _loops(size: int, grouped: bool, steps: int | None) -> Plan:
     """Return the plan of nested loops.
 
@@ -162,10 +183,39 @@ def _loops(size: int, grouped: bool, steps: int | None) -> Plan:
         unroll = -(-steps // -(-steps // unroll))
     reason = f"loops over blocks of {', '.join(map(str, blocks)) or steps} time steps, {unroll} a turn"
     if unroll > 1:
-        reason += f": {unroll} copies of the {size / 1000:.0f} kB recurrent kernel fit in the cache"
+        reason += f": {unroll} copies of the {size / 1000:,.1f} kB recurrent kernel fit in the cache"
     elif grouped:
-        reason += f": a step with its {size / 1000:.0f} kB recurrent kernel takes longer than a turn does"
+        reason += f": a step with its {size / 1000:,.1f} kB recurrent kernel takes longer than a turn does"
     return Plan("loop", reason, Schedule(unroll, blocks))
+
+
+def check_choice(choice: Choice, targets: Sequence[str]) -> None:
+    """Refuse a lowering that none of the targets takes.
+
+    Raises:
+        UnsupportedModel: Naming the target that does.
+    """
+    taker = TAKEN_BY.get(choice)
+    if taker is not None and taker not in targets:
+        raise UnsupportedModel(
+            f"lowering {choice!r} is taken by {taker} only, not by {', '.join(targets)}.\n"
+            f"  Leave --lowering out, or export to {taker} too."
+        )
+
+
+def check_used(choice: Choice, target: str, plans: Iterable[Plan]) -> None:
+    """Refuse a lowering that a target takes but no call of the model has a use for.
+
+    Raises:
+        UnsupportedModel: With the reasons of what would be run instead.
+    """
+    found = list(plans)
+    if TAKEN_BY.get(choice) == target and all(each.lowering != choice for each in found):
+        instead = " or ".join(dict.fromkeys(each.reason for each in found))
+        raise UnsupportedModel(
+            f"lowering {choice!r} has no use in the {target} artifact, whose calls are: {instead}.\n"
+            "  Leave --lowering out."
+        )
 
 
 def check_types(types: Mapping[str, str], target: str) -> None:

@@ -26,6 +26,7 @@ from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, identifier, state_input, unique
 from signatures.errors import UnsupportedModel
+from signatures.ports import factors
 
 from .lowerings.cell import spread
 from .recurrence import Recurrence
@@ -109,24 +110,17 @@ def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def recurrent_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (path, layer) for every layer of the model that has a time loop.
+    """Yield (path, layer) for every layer of the model that has a time loop, those inside TimeDistributed too.
 
-    A wrapper that runs a recurrent layer in a way that isn't known here stands for it.
+    Another wrapper that runs a recurrent layer in a way that isn't known here stands for it.
     """
     for path, layer in sublayers(model):
-        known = isinstance(layer, keras.layers.TimeDistributed)
-        if isinstance(layer, keras.layers.RNN) or (
-            isinstance(layer, keras.layers.Wrapper) and not known and any(recurrent_layers(layer))
+        if isinstance(layer, keras.layers.TimeDistributed):
+            yield from ((f"{path}/{inner_path}", inner) for inner_path, inner in recurrent_layers(layer))
+        elif isinstance(layer, keras.layers.RNN) or (
+            isinstance(layer, keras.layers.Wrapper) and any(recurrent_layers(layer))
         ):
             yield path, layer
-
-
-def repeated_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (path, layer) for every recurrent layer inside a TimeDistributed: it starts anew at every outer step."""
-    for path, layer in sublayers(model):
-        if isinstance(layer, keras.layers.TimeDistributed):
-            for inner_path, inner in [*recurrent_layers(layer), *repeated_layers(layer)]:
-                yield f"{path}/{inner_path}", inner
 
 
 def call(
@@ -137,6 +131,7 @@ def call(
     compute: Compute,
     lowered: bool = False,
     repeated: Mapping[str, tuple[Any, Recurrence]] = {},
+    leads: Mapping[str, str] = {},
 ) -> tuple[Any, list[Call]]:
     """Run a model with its recurrent loops computed by `compute`.
 
@@ -146,13 +141,18 @@ def call(
         inputs: What it is called with, in its own structure.
         feeds: State ports by name, where given (zeros elsewhere), and `lengths` [B], which masks every loop.
         compute: Gets each call of a recurrent layer, gives (sequences [B, T, ...], final states).
-        lowered: Whether to run TimeDistributed layers on all time steps at once as well, for a graph without a loop.
-        repeated: Recurrent layers inside TimeDistributed: computed as well, without ports, not in the list of calls.
+        lowered: Whether to run all TimeDistributed layers on all time steps at once, for a graph without a loop; those
+            around a layer that has ports always are, so that it is called once.
+        repeated: Recurrent layers that start anew at every step of an outer axis: computed as well, without ports, not
+            in the list of calls.
+        leads: Port prefix -> what the rows of its calls are, where that isn't "batch": "batch * 4" or "4 * batch".
 
     Returns:
         The model's output and the calls in the order they were made.
     """
-    run = _Run(layers, repeated, feeds, compute)
+    run = _Run(layers, repeated, feeds, compute, leads)
+    once = lowered or LENGTHS in feeds  # Keras gives an inner layer a mask without a time axis
+    carrying = {id(layer) for layer, _ in layers.values()}
     with LOCK, ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # A layer that knows no masks drops them, as in any call of the model.
@@ -168,6 +168,10 @@ def call(
                 stack.enter_context(_instance(layer, _for_graphs(layer)))
                 if isinstance(layer, keras.layers.TimeDistributed):
                     stack.enter_context(_instance(layer.layer, _for_graphs(layer.layer)))
+            elif isinstance(layer, keras.layers.TimeDistributed) and any(
+                once or id(inner) in carrying for _, inner in recurrent_layers(layer)
+            ):
+                stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))
         return model(inputs, training=False), run.calls
 
 
@@ -184,6 +188,7 @@ class _Run:
     repeated: Mapping[str, tuple[Any, Recurrence]]
     feeds: Mapping[str, Tensor]
     compute: Compute
+    leads: Mapping[str, str]
     calls: list[Call] = field(default_factory=list)
     named: dict[int, str] = field(default_factory=dict)
 
@@ -250,7 +255,7 @@ class _Run:
             recurrence,
             tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
             [tf.cast(state, recurrence.dtype) for state in states],
-            _joined(mask, self.feeds.get(LENGTHS), sequences),
+            _joined(mask, _rows_of(self.feeds.get(LENGTHS), self.leads.get(prefix, "batch")), sequences),
             name is not None,
             {} if name else given,
             loop,
@@ -330,18 +335,41 @@ def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:
     """
 
     def call(inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
-        shape = tf.shape(inputs)
         given = {}
         if mask is not None and len(mask.shape) > 2 and inner._call_has_mask_arg:
-            given["mask"] = tf.reshape(mask, tf.concat([[-1], tf.shape(mask)[2:]], axis=0))
-        folded = tf.reshape(inputs, tf.concat([[-1], shape[2:]], axis=0))
-        folded.set_shape([None, *inputs.shape[2:]])
-        outputs = inner.call(folded, **given)
-        unfolded = tf.reshape(outputs, tf.concat([shape[:2], tf.shape(outputs)[1:]], axis=0))
-        unfolded.set_shape([*inputs.shape[:2], *outputs.shape[1:]])
-        return unfolded
+            given["mask"] = _folded(mask)
+        outputs = inner.call(_folded(inputs), **given)
+        sizes = [*_sizes(inputs)[:2], *_sizes(outputs)[1:]]
+        return _reshaped(outputs, sizes, [*inputs.shape[:2], *outputs.shape[1:]])
 
     return call
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Return x [B, T, ...] as [B * T, ...]."""
+    known = None not in x.shape[:2]
+    return _reshaped(x, [-1, *_sizes(x)[2:]], [x.shape[0] * x.shape[1] if known else None, *x.shape[2:]])
+
+
+def _sizes(x: Tensor) -> list[Any]:
+    """Return the sizes of a tensor, numbers where they are known."""
+    return [tf.shape(x)[axis] if size is None else size for axis, size in enumerate(x.shape)]
+
+
+def _reshaped(x: Tensor, sizes: list[Any], known: list[int | None]) -> Tensor:
+    """Reshape a tensor; where one size at most is open, by constants: TFLite's converter reads no others."""
+    constant = known.count(None) < 2
+    y = tf.reshape(x, [-1 if size is None else size for size in known] if constant else tf.stack(sizes))
+    y.set_shape(known)
+    return y
+
+
+def _rows_of(lengths: Tensor | None, lead: str) -> Tensor | None:
+    """Return the length of each row of a call, of lengths [B]."""
+    _, before, after = factors(lead)
+    if lengths is None or before * after == 1:
+        return lengths
+    return tf.tile(tf.repeat(lengths, after), [before])
 
 
 def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> Tensor | None:
@@ -388,7 +416,16 @@ def compute_types(model: Any) -> dict[str, str]:
 
 @contextmanager
 def _instance(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Set attributes on one instance, past Keras' own __setattr__, and take them back afterwards."""
+    """Set attributes on one instance, past Keras' own __setattr__, and take them back afterwards.
+
+    Raises:
+        UnsupportedModel: When it has no such attribute: setting it would change nothing.
+    """
+    if missing := [name for name in attributes if not hasattr(target, name)]:
+        raise UnsupportedModel(
+            f"Keras {keras.__version__} has no {type(target).__name__}.{missing[0]}, which an export replaces.\n"
+            "  Install a version that this export-lstm knows: pip install 'keras==3.15.*'."
+        )
     before = {name: target.__dict__[name] for name in attributes if name in target.__dict__}
     target.__dict__.update(attributes)
     try:

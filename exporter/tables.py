@@ -1,22 +1,26 @@
 """What the command line shows: facts as plain data for --json, and the same facts as tables for people."""
 
 import importlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from signatures import ParityReport, Runner
+from signatures import Case, ParityReport
 from signatures.contract import Contract
 from signatures.ports import Port, show
+from signatures.runtimes import target_of
 
 if TYPE_CHECKING:
     from .bench import Timing
     from .pipeline import Artifact, Opened
 
 Facts = dict[str, Any]
+Cell = str | Text
 CHECKS = ("sequence", "steps", "chunks", "repeat", "reset")
 
 
@@ -79,31 +83,34 @@ def model_facts(opened: "Opened") -> Facts:
         ],
         "can_be_stepped": survey.no_step is None,
         "no_step_because": survey.no_step,
-        "time": "any" if survey.flexible else dict(survey.declared),
+        "proven": dict(contract.proven),
+        "time": "any" if survey.flexible and survey.tried else dict(survey.declared),
         "outputs": list(contract.outputs),
         "signatures": _signature_facts(contract),
     }
 
 
-def runner_facts(runner: Runner, path: Path) -> Facts:
+def contract_facts(contract: Contract, path: Path) -> Facts:
     """Return what inspecting an artifact shows; its ops where the package that reads them is installed."""
+    target = target_of(path)
     try:
-        ops = dict(importlib.import_module(f".targets.{runner.target}", __package__).ops(path).most_common())
+        ops = dict(importlib.import_module(f".targets.{target}", __package__).ops(path).most_common())
     except ImportError:
         ops = None
-    info = runner.contract.artifacts[runner.target]
+    info = contract.artifacts[target]
     return {
         "artifact": str(path),
-        "target": runner.target,
+        "target": target,
         "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
-        "made_with": dict(runner.contract.provenance),
+        "made_with": dict(contract.provenance),
         "dims": dict(info.dims),
         "lowerings": dict(info.lowerings),
-        "can_be_stepped": runner.contract.step is None,
-        "no_step_because": runner.contract.step,
-        "outputs": list(runner.contract.outputs),
+        "can_be_stepped": contract.step is None,
+        "no_step_because": contract.step,
+        "proven": dict(contract.proven),
+        "outputs": list(contract.outputs),
         "ops": ops,
-        "signatures": _signature_facts(runner.contract),
+        "signatures": _signature_facts(contract),
     }
 
 
@@ -116,7 +123,7 @@ def timing_facts(timing: "Timing") -> Facts:
         "batch": timing.batch,
         "time": timing.total,
         "us_per_call": round(1e6 * timing.seconds, 3),
-        "us_per_step": round(1e6 * timing.seconds / timing.total, 3),
+        "us_per_step": None if timing.total is None else round(1e6 * timing.seconds / timing.total, 3),
         "ratio": None if compared is None else round(compared.median, 4),
         "ratio_quartiles": None if compared is None else [round(compared.low, 4), round(compared.high, 4)],
     }
@@ -144,12 +151,13 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     for each in artifacts:
         dims = each.contract.artifacts[each.target].dims
         parity = each.parity
-        table.add_row(
+        _add(
+            table,
             str(each.path),
             _size(each.size),
             ", ".join(each.contract.signatures),
             str(dims.get("batch", "any")),
-            str(dims.get("time", "any")),
+            _times(each.contract, dims),
             str(each.ops.total()),
             "unchecked" if parity is None else f"{parity.share:.2g}",
             "" if parity is None else f"{max(diff.noise for diff in parity.diffs):.2g}",
@@ -162,12 +170,12 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     if reports:
         console.print("Compared with golden outputs, each artifact in its own runtime:")
         for report in reports:
-            console.print(f"{report.target}: {report.summary()}", markup=False, soft_wrap=True)
+            _say(console, f"{report.target}: {report.summary()}")
         told = ", ".join(f"{run} {kind}" for run, kind in reports[0].inputs.items())
-        console.print(f"Inputs: {told}", markup=False, soft_wrap=True)
+        _say(console, f"Inputs: {told}")
     if first.contract.step:
-        console.print(f"No signature 'step': {first.contract.step}", markup=False)
-    console.print(f"Ports and carries: {first.contract_path}", markup=False)
+        _say(console, f"No signature 'step': {first.contract.step}")
+    _say(console, f"Ports and carries: {first.contract_path}")
 
 
 def print_report(report: ParityReport, artifact: Path) -> None:
@@ -179,21 +187,25 @@ def print_report(report: ParityReport, artifact: Path) -> None:
     bad = {(diff.port, diff.check) for diff in report.failures}
     for port, row in facts["share_of_tolerance"].items():
         cells = [f"{row[c]:.2g}" if c in row else "" for c in checks]
-        table.add_row(
-            port,
-            *(f"[bold red]{v}[/]" if (port, c) in bad else v for c, v in zip(checks, cells, strict=True)),
-            *([f"{facts['noise'][port]:.2g}"] if noisy else []),
-        )
+        styles = ["bold red" if (port, c) in bad else "" for c in checks]
+        noise = [f"{facts['noise'][port]:.2g}"] if noisy else []
+        _add(table, port, *(Text(cell, style) for cell, style in zip(cells, styles, strict=True)), *noise)
     console = _console()
     tolerance = f"{report.tolerance.atol:g} + {report.tolerance.rtol:g} of the value"
-    console.print(f"{artifact}: largest difference from {report.case} as a multiple of {tolerance}", markup=False)
+    _say(console, f"{artifact}: largest difference from {report.case} as a multiple of {tolerance}")
     console.print(table)
     if report.inputs:
         told = ", ".join(f"{run} {kind}" for run, kind in report.inputs.items())
-        console.print(f"Inputs: {told}", markup=False, soft_wrap=True)
+        _say(console, f"Inputs: {told}")
     verdict = "[bold green]ok[/]" if report.ok else "[bold red]differs[/]"
     console.print(f"{verdict} ", end="")
-    console.print(report.summary(), markup=False, soft_wrap=True)
+    _say(console, report.summary())
+
+
+def print_case(folder: Path, case: Case) -> None:
+    """Print what was recorded."""
+    largest = case.recipe["largest_difference"]
+    _say(_console(), f"{folder}: {len(case.runs)} run(s); Keras and float64 differ by at most {largest:.2g}.")
 
 
 def print_facts(facts: Facts) -> None:
@@ -201,34 +213,28 @@ def print_facts(facts: Facts) -> None:
     console = _console()
     if "artifact" in facts:
         made = ", ".join(f"{package} {version}" for package, version in facts["made_with"].items())
-        console.print(
-            f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}", markup=False
-        )
+        _say(console, f"{facts['artifact']}: {facts['target']}, {_size(facts['bytes'])}, made with {made}")
     else:
         table = _table("recurrent layer", "kind", "states", "initial state from")
         for row in facts["recurrent_layers"]:
             shapes = ", ".join(f"{short} {' x '.join(map(str, shape))}" for short, shape in row["states"].items())
-            table.add_row(row["name"], row["kind"], shapes, row["initial_state"])
-        console.print(f"{facts['model']}: takes {facts['time']} time steps", markup=False)
+            _add(table, row["name"], row["kind"], shapes, row["initial_state"])
+        _say(console, f"{facts['model']}: {_takes(facts['time'])}")
         console.print(table)
     stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"
-    console.print(f"Can be run step by step: {stepped}", markup=False, soft_wrap=True)
+    if back := facts["proven"].get("time_steps"):
+        stepped += f"; nothing but the states looks back at earlier inputs, as far as {back} time steps"
+    _say(console, f"Can be run step by step: {stepped}")
     for name, signature in facts["signatures"].items():
-        table = _table(f"{name}", "port", "role", "shape", "type", "carried to")
+        table = _table(name, "port", "role", "shape", "type", "carried to")
         for side in ("inputs", "outputs"):
             for port in signature[side]:
                 carried = signature["carries"].get(port["name"], "") if side == "outputs" else ""
-                table.add_row(
-                    side[:-1],
-                    port["name"],
-                    port["role"],
-                    show(tuple(port["shape"])).replace("[", "\\["),
-                    port["dtype"],
-                    carried,
-                )
+                shape = show(tuple(port["shape"]))
+                _add(table, side[:-1], port["name"], port["role"], shape, port["dtype"], carried)
         console.print(table)
     for layer, reason in facts.get("lowerings", {}).items():
-        console.print(f"{layer}: {reason}", markup=False)
+        _say(console, f"{layer}: {reason}")
     if "artifact" in facts:
         ops = facts["ops"]
         told = (
@@ -236,7 +242,7 @@ def print_facts(facts: Facts) -> None:
             if ops is None
             else ", ".join(f"{n} {op}" for op, n in ops.items())
         )
-        console.print(f"Ops: {told}", markup=False)
+        _say(console, f"Ops: {told}")
 
 
 def print_timings(timings: Sequence["Timing"]) -> None:
@@ -247,13 +253,14 @@ def print_timings(timings: Sequence["Timing"]) -> None:
         if last not in (None, (each.signature, each.total)):
             table.add_row()
         last = each.signature, each.total
-        table.add_row(
+        _add(
+            table,
             str(each.artifact),
             each.signature,
             str(each.batch),
-            str(each.total),
+            "none" if each.total is None else str(each.total),
             f"{1e6 * each.seconds:,.1f}",
-            f"{1e6 * each.seconds / each.total:,.2f}",
+            "" if each.total is None else f"{1e6 * each.seconds / each.total:,.2f}",
             "" if each.ratio is None else f"{each.ratio.median:.2f}",
             "" if each.ratio is None else f"{each.ratio.low:.2f} to {each.ratio.high:.2f}",
         )
@@ -262,22 +269,76 @@ def print_timings(timings: Sequence["Timing"]) -> None:
     console.print("One thread each, side by side; ratios are medians over the turns, with their quartiles.")
 
 
+def shown(text: str, lines: bool = False) -> str:
+    """Return text with what a terminal would act on written out: control characters, marks that turn text round.
+
+    Args:
+        text: What may hold names out of files.
+        lines: Whether it may have several lines.
+    """
+
+    def one(character: str) -> str:
+        plain = character.isprintable() or unicodedata.category(character) == "Zs" or (lines and character == "\n")
+        return character if plain else character.encode("unicode_escape").decode()
+
+    return "".join(map(one, text))
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text that may hold names out of files."""
+    console.print(Text(shown(text)), soft_wrap=True)
+
+
+def _add(table: Table, *cells: Cell) -> None:
+    """Add a row of texts that may hold names out of files."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in cells))
+
+
 def _table(*columns: str) -> Table:
     """Return a table; a column whose name ends in > is aligned right."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(
-            column.removesuffix(" >"), justify="right" if column.endswith(" >") else "left", overflow="fold"
-        )
+        name = Text(shown(column.removesuffix(" >")))
+        table.add_column(name, justify="right" if column.endswith(" >") else "left", overflow="fold")
     return table
 
 
+def _times(contract: Contract, dims: Mapping[str, int]) -> str:
+    """Return the time steps of a call, of each time axis: a number or any; none where there is no such axis."""
+    signature = next(iter(contract.signatures.values()))
+    sizes = {**dims, **signature.dims}
+    axes = dict.fromkeys(str(port.time) for port in signature.inputs if port.timed)
+    return ", ".join(dict.fromkeys(str(sizes.get(axis, "any")) for axis in axes)) or "none"
+
+
+def _takes(time: str | Mapping[str, int]) -> str:
+    """Say how many time steps a model takes."""
+    if not isinstance(time, Mapping):
+        return f"takes {time} number of time steps"
+    told = " and ".join(f"{size} ({axis})" if len(time) > 1 else str(size) for axis, size in time.items())
+    return f"takes {told} time steps" if time else "has no time axis among its inputs"
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is and leaves a closed stream to its caller."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        """Print to stdout or stderr."""
+        super().__init__(stderr=stderr, highlight=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Go on with the error for which this is called."""
+        raise
+
+
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = 160  # a log has no edge to wrap at
     return console
 
 
 def _size(count: int) -> str:
+    if count < 10_000:
+        return f"{count / 1000:.1f} kB"
     return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

@@ -63,6 +63,7 @@ def trace(
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
+        x.set_shape([made.states[0].shape[0], *[None] * (len(x.shape) - 1)])  # a port may know what a reshape forgot
         if chosen.lowering != "native":
             w = weights(recurrence, LOWERINGS[chosen.lowering])
             return lowerings.run(chosen, recurrence, x, made.states, mask, made.continues, w)

@@ -16,7 +16,7 @@ from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import TIMES, Case, Run, Tolerance
 from signatures.parity import PortDiff, compare, shares
-from signatures.ports import Array
+from signatures.ports import Array, Port, Signature, by_samples, factors
 
 from . import reference
 from .draws import CANDIDATES, KINDS, SPECIAL, Kind, drawn
@@ -91,7 +91,7 @@ def record(
     signature = next(iter(contract.signatures.values()))
     recorder = Recorder(model, contract, Tolerance.of(contract.dtype), {**dims, **signature.dims}, progress)
     if feeds is not None:
-        given = {**signature.initial_state(len(next(iter(feeds.values())))), **feeds}
+        given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
         trials = [recorder.run_on("feeds", "the user's own", given)]
     else:
@@ -123,6 +123,7 @@ class Trial:
             that of a shaken float64 where the layers between are in float64, too.
         shaken: Of the latter alone, which the witnesses may differ by.
         tolerance: Which.
+        signature: Their ports.
     """
 
     name: str
@@ -133,11 +134,13 @@ class Trial:
     noise: Mapping[str, Array]
     shaken: Mapping[str, Array]
     tolerance: Tolerance
+    signature: Signature
 
     @property
     def rows(self) -> Array:
         """Each row's noise, that of its noisiest port, [B]; infinite where anything is not finite."""
-        finite = [np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in self.expect.values()]
+        ports = self.signature.ports
+        finite = [np.isfinite(ports[port].numbers(value)).all(axis=1) for port, value in self.expect.items()]
         return np.where(np.all(finite, axis=0), np.max([*self.noise.values()], axis=0), np.inf)
 
     @property
@@ -165,9 +168,8 @@ class Trial:
 
     def of(self, rows: Array) -> "Trial":
         """Return some of its rows."""
-        kinds = (self.feeds, self.expect, self.keras, self.noise, self.shaken)
-        parts = ({port: value[rows] for port, value in kind.items()} for kind in kinds)
-        feeds, expect, keras, noise, shaken = parts
+        feeds, expect, keras = (self.signature.samples(each, rows) for each in (self.feeds, self.expect, self.keras))
+        noise, shaken = ({port: value[rows] for port, value in each.items()} for each in (self.noise, self.shaken))
         return replace(self, feeds=feeds, expect=expect, keras=keras, noise=noise, shaken=shaken)
 
     def calmest(self) -> "Trial":
@@ -194,6 +196,11 @@ class Recorder:
     tolerance: Tolerance
     dims: Mapping[str, int]
     progress: Callable[[str], None]
+
+    @property
+    def signature(self) -> Signature:
+        """The first one, whose ports they all have."""
+        return next(iter(self.contract.signatures.values()))
 
     def run_on(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Trial:
         """Return a trial on feeds that are given.
@@ -236,13 +243,15 @@ class Recorder:
         kinds = (*SPECIAL, *(CANDIDATES[k % len(CANDIDATES)] for k in range(wanted - len(SPECIAL))))
         feeds = self._drawn(total, kinds, wanted)
         rows = self._reaching(feeds)
-        trial = self._tried("special", "special values", {port: value[rows] for port, value in feeds.items()})
+        trial = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
         calm = np.flatnonzero(trial.rows <= max(CALM, noise))
         return [kept] if calm.size and (kept := trial.of(calm)).usable else []
 
     def _reaching(self, feeds: Mapping[str, Array]) -> list[int]:
         """Return the rows of SPECIAL, and others that make a row of zeros inside the model where these don't."""
-        rows, count = list(range(len(SPECIAL))), len(next(iter(feeds.values())))
+        rows, count = list(range(len(SPECIAL))), self.signature.count(feeds)
+        if self.model.batch:  # it doesn't run as many at once
+            return rows
         with recorded(self.model.keras) as inside:
             self.model.eagerly(feeds)
         for _, tensor in inside:
@@ -255,17 +264,19 @@ class Recorder:
         return rows
 
     def _drawn(self, total: int, kinds: Kind | tuple[Kind, ...], rows: int) -> dict[str, Array]:
-        signature = next(iter(self.contract.signatures.values()))
+        inputs = self.signature.inputs
         apart = 0 if self.contract.step is None else 3  # time axes of their own differ, where nothing is stepped
-        named = {d for port in signature.inputs for d in port.shape if isinstance(d, str)}
-        sizes = {dim: total + apart * k for k, dim in enumerate(sorted(named - {"batch"}))}
+        steps = {str(port.time) for port in inputs if port.timed}
+        named = {factors(d)[0] for port in inputs for d in port.shape if isinstance(d, str)} - {"batch"}
+        sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}
+        sizes |= {dim: total + 3 * k for k, dim in enumerate(sorted(named - steps), start=1)}
         dims = {**sizes, **self.dims, "batch": rows}
-        return drawn(signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
+        return drawn(self.signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
 
     def _numbers(self, feeds: Mapping[str, Array]) -> int:
         """Return how many numbers one row holds at its largest input."""
-        inputs = next(iter(self.contract.signatures.values())).inputs
-        return max(int(feeds[port.name][0].size) for port in inputs if port.role == "input")
+        inputs = [port for port in self.signature.inputs if port.role == "input"]
+        return max(int(port.numbers(feeds[port.name]).shape[1]) for port in inputs)
 
     def _patterned(self, crowd: dict[str, Array]) -> dict[str, Array]:
         """Return a crowd whose row i has the lengths, the zero steps and the zero tokens of its row i % ROWS.
@@ -273,12 +284,12 @@ class Recorder:
         So that the calmest rows are not the ones on which nothing is run.
         """
         patterned = dict(crowd)
-        for port in next(iter(self.contract.signatures.values())).inputs:
+        for port in self.signature.inputs:
             value = crowd[port.name]
             pattern = np.resize(value[:ROWS], value.shape)  # row after row, again and again
             if port.role == "lengths":
                 patterned[port.name] = pattern
-            elif port.timed and port.role == "input":
+            elif port.time_axis == 1 and port.role == "input":
                 inner = tuple(range(2, value.ndim))
                 loud = np.where((value == 0).all(axis=inner, keepdims=True), 1, value)
                 silent = (pattern == 0).all(axis=inner, keepdims=True)
@@ -290,15 +301,16 @@ class Recorder:
             _witness(self.model, self.contract, feeds, way) for way in (_oracle, keras_loop, _shaken(0))
         )
         others.append(self._all_in_float64(feeds))
+        ports = self.signature.ports
         shaken = {
-            port: np.max([_gaps(value, other[port], self.tolerance) for other in others], axis=0)
+            port: np.max([_gaps(ports[port], value, other[port], self.tolerance) for other in others], axis=0)
             for port, value in expect.items()
         }
         noise = {
-            port: np.maximum(shaken[port], _gaps(value, keras_gives[port], self.tolerance))
+            port: np.maximum(shaken[port], _gaps(ports[port], value, keras_gives[port], self.tolerance))
             for port, value in expect.items()
         }
-        return Trial(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance)
+        return Trial(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
 
     def _all_in_float64(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the shaken reference gives between layers in float64, whose rounding a recurrence may amplify."""
@@ -322,11 +334,11 @@ class Recorder:
         return trial
 
 
-def _gaps(expect: Array, got: Array, tolerance: Tolerance) -> Array:
-    """Return each row's largest difference [B] as a multiple of the tolerance."""
+def _gaps(port: Port, expect: Array, got: Array, tolerance: Tolerance) -> Array:
+    """Return each sample's largest difference [B] as a multiple of the tolerance."""
     with np.errstate(invalid="ignore"):
         gaps = shares(np.abs(got.astype(np.float64) - expect), tolerance.around(expect))
-    rows = np.nan_to_num(gaps, nan=np.inf, posinf=np.inf).reshape(len(expect), -1)
+    rows = port.numbers(np.nan_to_num(gaps, nan=np.inf, posinf=np.inf))
     return np.asarray(rows.max(axis=1, initial=0))
 
 
@@ -353,9 +365,13 @@ def _shaken(seed: int) -> Compute:
 
 
 def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compute: Compute) -> dict[str, Array]:
-    ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
-    wanted = next(iter(contract.signatures.values())).outputs
-    return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in wanted}
+    signature = next(iter(contract.signatures.values()))
+
+    def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
+        return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in signature.outputs}
+
+    return by_samples(signature, feeds, model.batch, call)
 
 
 def _second(model: Model) -> str:

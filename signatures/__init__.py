@@ -9,7 +9,7 @@ from .contract import Contract
 from .golden import Case, Run, Tolerance
 from .parity import ParityReport, PortDiff, check
 from .ports import Carry, Port, Signature
-from .runtimes import Runner, open
+from .runtimes import Runner, open, read_contract
 from .stream import Stream
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "Tolerance",
     "check",
     "open",
+    "read_contract",
 ]

@@ -4,18 +4,23 @@ Names of ports are made here and only here. The same contract is embedded in eac
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import Any, get_args
 
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
-from .ports import Carry, Port, Signature
+from .ports import FOLDED, Carry, Dim, Port, Role, Signature
 
 SCHEMA = 1
+MOST = 1 << 28
+"""The largest size of an axis, and number of values of a sample's time step, that a contract may name."""
+DTYPES = frozenset(
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+    | {"float16", "float32", "float64"}
+)
 LENGTHS = "lengths"
 
 
@@ -27,11 +32,14 @@ class ArtifactInfo:
         file: The artifact's file or folder name.
         dims: Dimensions fixed in this artifact, {"batch": 1}; what is not named here a call may choose.
         lowerings: Recurrent layer -> how it became ops of this target, one sentence.
+        sha256: Of the artifact, in the contract beside it; None in the one embedded, which can't tell its own. Of a
+            folder: that of the lines "<sha256>  <path>" of its files, sorted by path.
     """
 
     file: str
     dims: Mapping[str, int] = field(default_factory=dict)
     lowerings: Mapping[str, str] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Contract:
     """All signatures of an export and what made it.
 
     Attributes:
-        model: {"name", "sha256" of the model file or None for a model in memory}.
+        model: {"name", "sha256" of the model file or None for a model in memory, which has "weights" instead: their
+            digest}.
         outputs: Port names of the model's own outputs, in the model's order.
         signatures: Signature name -> Signature.
         step: Why there is no `step` signature, None where there is one.
@@ -49,6 +58,8 @@ class Contract:
         dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
         noise: Output port -> its largest noise in the golden runs the artifacts were held to, see golden.Run.
         inputs: Golden run -> the kind of numbers it was fed with; empty for an artifact that was not checked.
+        proven: How far the law of streams was tried where there is a `step`: {"time_steps": how many time steps back a
+            layer's memory of inputs would have been seen}.
     """
 
     model: Mapping[str, str | None]
@@ -61,6 +72,7 @@ class Contract:
     dtype: str = "float32"
     noise: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    proven: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -74,54 +86,122 @@ class Contract:
             ArtifactError: When the text is not a contract of this schema.
         """
         try:
-            data = json.loads(text)
+            data = _mapping(json.loads(text), str, object)
             schema = data.pop("schema")
             if schema != SCHEMA:
-                raise ArtifactError(f"The contract has schema {schema}; this version of export-lstm reads {SCHEMA}.")
-            data["outputs"] = tuple(map(str, data["outputs"]))
-            data["example"] = {str(dim): int(size) for dim, size in data["example"].items()}
-            data["signatures"] = {name: _signature(value) for name, value in data["signatures"].items()}
+                raise ArtifactError(
+                    f"The contract has schema {schema!r:.100}; this version of export-lstm reads {SCHEMA}."
+                )
+            data["model"] = _mapping(data["model"], str, (str, type(None)))
+            data["outputs"] = tuple(_checked(name, str) for name in _checked(data["outputs"], list))
+            data["example"] = _sizes(data["example"])
+            data["provenance"] = _mapping(data["provenance"], str, str)
+            data["step"] = _checked(data["step"], (str, type(None)))
+            data["signatures"] = {
+                name: _signature(name, value) for name, value in _mapping(data["signatures"], str, dict).items()
+            }
             data["artifacts"] = {
-                target: ArtifactInfo(**{**value, "dims": _sizes(value["dims"])})
-                for target, value in data["artifacts"].items()
+                target: _artifact(value) for target, value in _mapping(data["artifacts"], str, dict).items()
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
             data["noise"] = noises(data.get("noise", {}))
-            data["inputs"] = {str(run): str(kind) for run, kind in data.get("inputs", {}).items()}
+            data["inputs"] = _mapping(data.get("inputs", {}), str, str)
+            data["proven"] = _mapping(data.get("proven", {}), str, int)
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
-            for signature in data["signatures"].values():
-                names = {port.name for port in signature.outputs}, {port.name for port in signature.inputs}
-                if any(carry.output not in names[0] or carry.input not in names[1] for carry in signature.carries):
-                    raise ArtifactError(
-                        f"The contract's signature {signature.name!r} carries a port that it doesn't have."
-                    )
-            return cls(**data)
+            made = cls(**data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
+        first = next(iter(made.signatures.values()))
+        for signature in made.signatures.values():
+            _check_ports(made, signature)
+            if _names(signature) != _names(first):
+                raise ArtifactError(f"The contract's signatures {first.name!r} and {signature.name!r} differ in ports.")
+        return made
 
 
-def _signature(data: dict[str, Any]) -> Signature:
-    inputs, outputs = (tuple(_port(port) for port in data[side]) for side in ("inputs", "outputs"))
-    carries = tuple(Carry(str(carry["output"]), str(carry["input"])) for carry in data["carries"])
-    return Signature(str(data["name"]), inputs, outputs, carries, _sizes(data["dims"]))
+def _checked(value: Any, kind: Any) -> Any:
+    """Return a value that is of a kind."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.100} where {getattr(kind, '__name__', 'something else')} is expected")
+    return value
+
+
+def _mapping(value: Any, key: Any, inner: Any) -> dict[Any, Any]:
+    """Return a dict whose keys and values are of a kind."""
+    return {_checked(k, key): _checked(v, inner) for k, v in _checked(value, dict).items()}
+
+
+def _artifact(data: dict[str, Any]) -> ArtifactInfo:
+    made = ArtifactInfo(**data)
+    _checked(made.file, str)
+    _sizes(made.dims)
+    _mapping(made.lowerings, str, str)
+    _checked(made.sha256, (str, type(None)))
+    return made
+
+
+def _signature(name: str, data: dict[str, Any]) -> Signature:
+    inputs, outputs = (tuple(_port(port) for port in _checked(data[side], list)) for side in ("inputs", "outputs"))
+    carries = tuple(
+        Carry(_checked(carry["output"], str), _checked(carry["input"], str))
+        for carry in _checked(data["carries"], list)
+    )
+    if data["name"] != name:
+        raise ValueError(f"signature {name!r} has the name {data['name']!r:.100}")
+    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]))
 
 
 def _port(data: dict[str, Any]) -> Port:
-    shape = tuple(dim if isinstance(dim, str) else int(dim) for dim in data["shape"])
-    below = data["below"] if data["below"] is None else int(data["below"])
-    if not isinstance(data["shape"], list) or any(isinstance(dim, int) and dim < 1 for dim in shape):
-        raise ValueError(f"shape {data['shape']!r}")
-    return Port(str(data["name"]), data["role"], shape, np.dtype(data["dtype"]).name, below)
+    name, role, dtype = (_checked(data[key], str) for key in ("name", "role", "dtype"))
+    shape = tuple(_dim(dim) for dim in _checked(data["shape"], list))
+    below = None if data["below"] is None else _size(data["below"])
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or role not in get_args(Role) or dtype not in DTYPES:
+        raise ValueError(f"port {name!r:.100} of role {role!r:.100} and type {dtype!r:.100}")
+    if math.prod(dim for dim in shape if isinstance(dim, int)) > MOST:
+        raise ValueError(f"port {name!r} of shape {data['shape']!r:.100}")
+    # Contracts written before it was told say it by the dimension's name.
+    axis = data.get("time_axis", 1 if str(shape[1:2]).startswith("('time") else None)
+    if axis is not None and not (type(axis) is int and 1 <= axis < len(shape) and isinstance(shape[axis], str)):
+        raise ValueError(f"port {name!r} with time axis {axis!r:.100}")
+    return Port(name, role, shape, dtype, below, axis)
 
 
-def _sizes(data: dict[str, Any]) -> dict[str, int]:
+def _dim(value: Any) -> Dim:
+    """Return a size, or the name of a dimension."""
+    if isinstance(value, str) and not (FOLDED.fullmatch(value) and len(value) <= 100):
+        raise ValueError(f"dimension {value!r:.100}")
+    return value if isinstance(value, str) else _size(value)
+
+
+def _size(value: Any) -> int:
+    """Return a number that an axis can have."""
+    size: int = _checked(value, int)
+    if not 1 <= size <= MOST:
+        raise ValueError(f"size {size}")
+    return size
+
+
+def _sizes(data: Any) -> dict[str, int]:
     """Return dimension -> size, both of the right kind."""
-    sizes = {str(dim): int(size) for dim, size in dict(data).items()}
-    if any(size < 1 for size in sizes.values()):
-        raise ValueError(f"dimensions {data!r}")
-    return sizes
+    return {str(_dim(dim)): _size(size) for dim, size in _mapping(data, str, int).items()}
+
+
+def _names(signature: Signature) -> tuple[set[str], ...]:
+    ports = (signature.inputs, signature.outputs)
+    return *({port.name for port in each} for each in ports), {f"{c.output} {c.input}" for c in signature.carries}
+
+
+def _check_ports(contract: Contract, signature: Signature) -> None:
+    """Refuse a signature that can't be called as its contract says."""
+    inputs, outputs = ({port.name: port for port in ports} for ports in (signature.inputs, signature.outputs))
+    if len(inputs) < len(signature.inputs) or len(outputs) < len(signature.outputs) or not inputs or not outputs:
+        raise ArtifactError(f"The contract's signature {signature.name!r} has no ports, or two of one name.")
+    if any(carry.output not in outputs or carry.input not in inputs for carry in signature.carries):
+        raise ArtifactError(f"The contract's signature {signature.name!r} carries a port that it doesn't have.")
+    if lost := [name for name in contract.outputs if name not in outputs]:
+        raise ArtifactError(f"The contract's signature {signature.name!r} has no port for the output {lost[0]!r:.100}.")
 
 
 def identifier(name: str) -> str:

@@ -37,6 +37,10 @@ class ArtifactError(ExportLSTMError):
     """The artifact can't be opened: it is missing, damaged or was not written by export-lstm."""
 
 
+class UnsafeArtifact(ArtifactError):
+    """Running the artifact may read or write files or run code: look at who made it, then pass trust if you may."""
+
+
 class MissingRuntime(ExportLSTMError):
     """The package that runs this kind of artifact is not installed: install it."""
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArtifactError
+from . import files
+from .errors import ArtifactError, one_line
 from .ports import Array
 
 SCHEMA = 1
@@ -128,10 +129,12 @@ class Case:
         """
         folder = Path(folder)
         try:
-            recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+            recipe = json.loads(files.read(folder / "recipe.json", files.TEXT))
             if recipe.pop("schema") != SCHEMA:
                 raise ArtifactError(f"{folder}: the case has another schema than {SCHEMA}; record it again.")
             tolerance = Tolerance(**{name: float(value) for name, value in recipe.pop("tolerance").items()})
+            if not all(0 <= value < math.inf for value in (tolerance.atol, tolerance.rtol)):
+                raise ValueError(f"tolerance {tolerance.atol}, {tolerance.rtol}")
             if outside := [n for n in recipe["runs"] if Path(n).name != n]:
                 raise ValueError(f"run {outside[0]!r} is not a folder of the case")
             noise, inputs = recipe.pop("noise", {}), recipe.pop("inputs", {})
@@ -145,9 +148,9 @@ class Case:
                 )
                 for n in recipe.pop("runs")
             )
-            return cls(recipe.pop("name"), runs, tolerance, recipe)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            return cls(str(recipe.pop("name")), runs, tolerance, recipe)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            reason = one_line(error)
             raise ArtifactError(
                 f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE"
             ) from None
@@ -166,10 +169,7 @@ def noises(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read(folder: Path) -> dict[str, Array]:
-    arrays = {}
-    for file in sorted(folder.glob("*.npy")):
-        with file.open("rb") as stream:
-            arrays[file.stem] = np.lib.format.read_array(stream, allow_pickle=False)
+    arrays = {file.stem: files.read_npy(file) for file in sorted(folder.glob("*.npy"))}
     if not arrays:
         raise FileNotFoundError(f"no .npy in {folder}")
     return arrays

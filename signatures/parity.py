@@ -9,13 +9,14 @@ again, bit for bit: no hidden state). `reset` then shows that a stream put back 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from .contract import LENGTHS
 from .errors import ArtifactError
 from .golden import TIMES, Case, Run, Tolerance
-from .ports import Array, Feeds, Port, show
+from .ports import Array, Feeds, Port, by_samples, factors, show
 from .runtimes import Runner
 from .stream import cut, join
 
@@ -155,11 +156,19 @@ def check(
             _hold_to_ports(runner, run)
         for name, outputs in calls.items():
             expect, tolerance = (calls["sequence"], EXACT) if name == "repeat" else (run.expect, seen.tolerance)
-            rows = _rows(outputs)  # a law that takes long is held on the first ones
             if case is not None or name != first:
-                wanted = {port: value[:rows] for port, value in expect.items()}
+                wanted = _shared(runner, expect, outputs)
                 diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise)
     return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs)
+
+
+def _shared(runner: Runner, expect: Feeds, got: Feeds) -> dict[str, Array]:
+    """Return what is expected of the samples that were run: a law that takes long is held on the first ones."""
+    ports = next(iter(runner.contract.signatures.values())).ports
+    return {
+        name: ports[name].samples(value, slice(ports[name].count(got[name]))) if name in got else value
+        for name, value in expect.items()
+    }
 
 
 def compare(
@@ -220,18 +229,18 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     signature = next(iter(runner.contract.signatures.values()))
     feeds = dict(run.feeds)
     timed = [
-        value
-        for value in (feeds.get(p.name) for p in signature.inputs if p.timed)
-        if value is not None and value.ndim > 1
+        feeds[port.name].shape[port.time_axis]
+        for port in signature.inputs
+        if port.time_axis is not None and port.name in feeds and feeds[port.name].ndim > port.time_axis
     ]
-    total = timed[0].shape[1] if timed else 0
+    total = timed[0] if timed else 0
+    rows = signature.count(feeds)
     if any(port.name == LENGTHS for port in signature.inputs):  # a case recorded without lengths means all steps
-        feeds.setdefault(LENGTHS, np.full(_rows(feeds), total, np.int32))
-    replace(signature, dims={}).check_feeds(feeds, {"batch": _rows(feeds)})
+        feeds.setdefault(LENGTHS, np.full(rows, total, np.int32))
+    replace(signature, dims={}).check_feeds(feeds, {"batch": rows})
     calls: list[tuple[str, dict[str, Array]]] = []
     signatures = runner.contract.signatures
-    group = runner.dims.get("batch", _rows(feeds))
-    first = {name: value[:group] for name, value in feeds.items()}  # rows of one call
+    first = signature.samples(feeds, slice(runner.dims.get("batch", rows)))  # those of one call
     if "sequence" in signatures and runner.dims.get("time", total) == total:
         calls += [("sequence", _by_rows(runner, feeds, _whole)), ("repeat", _by_rows(runner, first, _whole))]
     if runner.contract.step is None:
@@ -251,7 +260,7 @@ def _whole(runner: Runner, feeds: Feeds) -> dict[str, Array]:
 def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
     """Push the feeds through a stream in pieces of the given sizes, from the state in the feeds."""
     signature = next(iter(runner.contract.signatures.values()))
-    stream = runner.stream(_rows(feeds))
+    stream = runner.stream(signature.count(feeds))
     stream.state = {name: feeds[name] for name in stream.state}
     pushed = {name: value for name, value in feeds.items() if name not in stream.state}
     starts = np.cumsum([0, *sizes])
@@ -268,17 +277,10 @@ def _chunks(total: int) -> list[int]:
     return sizes
 
 
-def _rows(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
-
-
 def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[str, Array]]) -> dict[str, Array]:
-    """Run a batch through an artifact whose batch is fixed: in groups of that many rows, the last one filled up."""
-    rows = _rows(feeds)
-    group = runner.dims.get("batch", rows)
-    picks = [np.minimum(np.arange(start, start + group), rows - 1) for start in range(0, rows, group)]
-    parts = [call(runner, {name: value[pick] for name, value in feeds.items()}) for pick in picks]
-    return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+    """Run a batch of any size through an artifact whose batch may be fixed."""
+    signature = next(iter(runner.contract.signatures.values()))
+    return by_samples(signature, feeds, runner.dims.get("batch"), partial(call, runner))
 
 
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
@@ -286,20 +288,18 @@ def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     signature = next(iter(runner.contract.signatures.values()))
     free = "time" not in runner.dims or "step" in runner.contract.signatures
 
-    def used_then_reset(r: Runner, feeds: Feeds) -> dict[str, Array]:
-        new, used = (r.stream(_rows(feeds)) for _ in range(2))
-        x = {name: value for name, value in feeds.items() if name not in new.state}
+    def pushed(used: bool, r: Runner, feeds: Feeds) -> dict[str, Array]:
+        stream = r.stream(signature.count(feeds))
+        x = {name: value for name, value in feeds.items() if name not in stream.state}
         x = cut(x, signature.inputs, 0, FEW) if free else x
-        first = new.push(**x)
-        used.push(**x)
-        used.reset()
-        again = used.push(**x)
-        return {**first, **{f"{name} again": value for name, value in again.items()}}
+        if used:
+            stream.push(**x)
+            stream.reset()
+        return stream.push(**x)
 
-    group = runner.dims.get("batch", _rows(run.feeds))
-    outputs = _by_rows(runner, {name: value[:group] for name, value in run.feeds.items()}, used_then_reset)
-    again = {name.removesuffix(" again"): value for name, value in outputs.items() if name.endswith(" again")}
-    return compare("reset", run.name, {name: outputs[name] for name in again}, again, EXACT)
+    first = signature.samples(run.feeds, slice(runner.dims.get("batch", signature.count(run.feeds))))
+    new, again = (_by_rows(runner, first, partial(pushed, used)) for used in (False, True))
+    return compare("reset", run.name, new, again, EXACT)
 
 
 def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
@@ -314,15 +314,16 @@ def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.rando
     """
     feeds: dict[str, Array] = {}
     for port in ports:
-        shape = [d if isinstance(d, int) else dims[d] for d in port.shape]
+        shape = [int(d) for d in port.sized(dims)]
         if port.role == "lengths":
             feeds[port.name] = rng.integers(0, dims["time"] + 1, shape).astype(port.dtype)
         elif np.issubdtype(np.dtype(port.dtype), np.integer):
             feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
         else:
             feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
-            if port.timed and port.role == "input":
-                feeds[port.name][rng.random(shape[:2]) < HOLES] = 0
+            if port.time_axis is not None and port.role == "input":
+                steps = np.moveaxis(feeds[port.name], port.time_axis, 1)
+                steps[rng.random(steps.shape[:2]) < HOLES] = 0
     return feeds
 
 
@@ -331,11 +332,16 @@ def _own_case(runner: Runner) -> Case:
     rng = np.random.default_rng(0)
     signature = next(iter(runner.contract.signatures.values()))
     contract = runner.contract
-    named = sorted({str(port.shape[1]) for port in signature.inputs if port.timed})
-    calls = [dict(contract.example)] if contract.step else [dict.fromkeys(named, t) for t in (1, 2, 23)]
+    named = sorted({str(port.time) for port in signature.inputs if port.timed})
+    known = dict(contract.example)
+    calls = [known] if contract.step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims}
+        wanted = {d for port in signature.inputs for d in (*port.shape, *(("time",) if port.role == LENGTHS else ()))}
+        names = {factors(d)[0] for d in wanted if isinstance(d, str)}
+        if unknown := sorted(names - set(dims)):
+            raise ArtifactError(f"its contract has no size to try for the dimension {unknown[0]!r}.")
         name = " ".join(f"{dim}={dims[dim]}" for dim in named) or "fixed size"
         runs.append(Run(f"random {name}", random_feeds(signature.inputs, dims, rng), {}))
     return Case("stream laws", tuple(runs), Tolerance.of(contract.dtype))
@@ -352,7 +358,7 @@ def _hold_to_ports(runner: Runner, run: Run) -> None:
         dim: size
         for port in signature.inputs
         for dim, size in zip(port.shape, run.feeds[port.name].shape, strict=True)
-        if isinstance(dim, str)
+        if isinstance(dim, str) and dim.isidentifier()
     }
     for port in signature.outputs:
         value, wanted = run.expect[port.name], port.sized(dims)

@@ -3,7 +3,9 @@
 Axis letters: B batch, T time steps, F features, U units. Arrays are batch-major: [B, T, F].
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,9 +28,13 @@ class Port:
         name: The tensor's name in the artifact, unique among inputs and outputs together.
         role: "input" or "output" of the model; a recurrent "state", [B, U] for h and c; "sequences", every time step's
             output [B, T, U]; "lengths", the valid time steps of each sample [B].
-        shape: One entry an axis: a size, or the name of a dimension ("batch", "time") that a call may choose.
+        shape: One entry an axis: a size, or the name of a dimension ("batch", "time") that a call may choose. Where the
+            model runs several rows of a sample side by side, the first one is "batch * 4", a sample's four rows one
+            after the other, or "4 * batch", all samples four times.
         dtype: NumPy name, "float32" or "int32".
         below: For an integer port, its values are in [0, below); None where nothing is known.
+        time_axis: The axis that counts the time steps of a call, which a `step` has one of and a stream cuts; None
+            where a call takes or gives the port whole, such as a state, or what an attention looks into.
     """
 
     name: str
@@ -36,15 +42,53 @@ class Port:
     shape: tuple[Dim, ...]
     dtype: str = "float32"
     below: int | None = None
+    time_axis: int | None = None
 
     @property
     def timed(self) -> bool:
-        """Whether axis 1 counts time steps."""
-        return len(self.shape) > 1 and str(self.shape[1]).startswith("time")
+        """Whether an axis counts the time steps of a call."""
+        return self.time_axis is not None
+
+    @property
+    def time(self) -> Dim:
+        """The dimension of its time steps; for a timed port."""
+        assert self.time_axis is not None
+        return self.shape[self.time_axis]
 
     def sized(self, dims: Mapping[str, int]) -> tuple[Dim, ...]:
         """Return the shape with the dimensions that `dims` fixes filled in."""
-        return tuple(dims.get(d, d) if isinstance(d, str) else d for d in self.shape)
+        return tuple(sized(d, dims) for d in self.shape)
+
+    def steps(self, array: Array, start: int, count: int) -> Array:
+        """Return the time steps [start, start + count) of a timed port's array."""
+        return array[(*[slice(None)] * (self.time_axis or 0), slice(start, start + count))]
+
+    def in_a_row(self, pieces: Sequence[Array]) -> Array:
+        """Return the arrays of consecutive calls as one: joined along time, or the last one where there is none."""
+        return pieces[-1] if self.time_axis is None else np.concatenate(pieces, axis=self.time_axis)
+
+    def samples(self, array: Array, picks: Array | slice) -> Array:
+        """Return the rows of some samples, by their numbers."""
+        return _rows(self._by_sample(array)[:, picks])
+
+    def side_by_side(self, parts: Sequence[Array]) -> Array:
+        """Return the arrays of calls with other samples as one."""
+        return _rows(np.concatenate([self._by_sample(part) for part in parts], axis=1))
+
+    def count(self, array: Array) -> int:
+        """Return how many samples an array holds."""
+        _, before, after = factors(self.shape[0])
+        return len(array) // (before * after)
+
+    def numbers(self, array: Array) -> Array:
+        """Return the numbers of each sample in a row, [B, numbers]."""
+        by_sample = np.moveaxis(self._by_sample(array), 1, 0)
+        return by_sample.reshape(len(by_sample), math.prod(by_sample.shape[1:]))
+
+    def _by_sample(self, array: Array) -> Array:
+        """Return an array whose axis 1 counts samples, between the axes of the rows that each has."""
+        _, before, after = factors(self.shape[0])
+        return array.reshape(before, self.count(array), after, *array.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -72,10 +116,25 @@ class Signature:
     def initial_state(self, batch: int = 1) -> dict[str, Array]:
         """Return zeros for every state input, name -> [B, U]: where a stream or a backward layer starts."""
         return {
-            port.name: np.zeros([d if isinstance(d, int) else batch for d in port.shape], port.dtype)
+            port.name: np.zeros([int(d) for d in port.sized({"batch": batch})], port.dtype)
             for port in self.inputs
             if port.role == "state"
         }
+
+    def count(self, feeds: Feeds) -> int:
+        """Return how many samples feeds hold, by the first of them that has an axis for them alone."""
+        shapes = (np.shape(feeds[port.name]) for port in self.inputs if port.shape[0] == "batch" and port.name in feeds)
+        return next((shape[0] for shape in shapes if shape), 1)
+
+    def samples(self, arrays: Feeds, picks: Array | slice) -> dict[str, Array]:
+        """Return the rows of some samples, by their numbers, of arrays by port."""
+        ports = self.ports
+        return {name: ports[name].samples(value, picks) for name, value in arrays.items()}
+
+    @property
+    def ports(self) -> dict[str, Port]:
+        """All ports by name."""
+        return {port.name: port for port in (*self.inputs, *self.outputs)}
 
     def check_feeds(self, feeds: Feeds, dims: Mapping[str, int] = {}) -> None:
         """Refuse feeds that don't fit the input ports: names, then shapes, then types.
@@ -93,7 +152,7 @@ class Signature:
         if unknown := sorted(set(feeds) - wanted):
             raise FeedError(f"{self.name}: there is no input {unknown[0]!r}; inputs are {', '.join(sorted(wanted))}.")
         sizes = {**dims, **self.dims}
-        for port in self.inputs:
+        for port in sorted(self.inputs, key=lambda port: port.shape[0] != "batch"):  # which tells how many samples
             array = feeds[port.name]
             shape, expected = np.shape(array), port.sized(sizes)
             if len(shape) != len(expected):
@@ -103,11 +162,57 @@ class Signature:
                     raise FeedError(
                         f"{self.name}: input {port.name!r} is empty, shape {show(shape)}; give at least one."
                     )
-                if size != (dim if isinstance(dim, int) else sizes.setdefault(dim, size)):
+                if isinstance(dim, str) and dim.isidentifier():
+                    sizes.setdefault(dim, size)
+                if size != sized(dim, sizes):
                     raise FeedError(_mismatch(self.name, port.name, shape, port.sized(sizes)))
             if np.asarray(array).dtype != port.dtype:
                 found = np.asarray(array).dtype
                 raise FeedError(f"{self.name}: input {port.name!r} is {found}; it must be {port.dtype}.")
+
+
+FOLDED = re.compile(r"(?:(\d+) \* )?([A-Za-z_]\w*)(?: \* (\d+))?", re.ASCII)
+
+
+def _rows(by_sample: Array) -> Array:
+    """Return an array [rows, ...] of one with an axis for the samples and two around it for the rows of each."""
+    return by_sample.reshape(math.prod(by_sample.shape[:3]), *by_sample.shape[3:])
+
+
+def factors(dim: Dim) -> tuple[str, int, int]:
+    """Return what a dimension counts and how often: "4 * batch" -> ("batch", 4, 1), "batch * 4" -> ("batch", 1, 4)."""
+    found = FOLDED.fullmatch(str(dim))
+    return (found[2], int(found[1] or 1), int(found[3] or 1)) if found else (str(dim), 1, 1)
+
+
+def sized(dim: Dim, sizes: Mapping[str, int]) -> Dim:
+    """Return the size of a dimension where `sizes` tells it, else the dimension."""
+    if isinstance(dim, int):
+        return dim
+    name, before, after = factors(dim)
+    return before * sizes[name] * after if name in sizes else dim
+
+
+def by_samples(
+    signature: "Signature", feeds: Feeds, group: int | None, call: Callable[[dict[str, Array]], Feeds]
+) -> dict[str, Array]:
+    """Run a batch of any size through what takes a fixed one: in groups, the last one filled up.
+
+    Args:
+        signature: The ports.
+        feeds: Input port -> array.
+        group: Samples a call; None for all at once.
+        call: Feeds of one group -> outputs.
+
+    Returns:
+        Output port -> array, for all samples.
+    """
+    total = signature.count(feeds)
+    group = group or total
+    picks = [np.minimum(np.arange(start, start + group), total - 1) for start in range(0, total, group)]
+    parts = [call(signature.samples(feeds, pick)) for pick in picks]
+    joined = {name: signature.ports[name].side_by_side([part[name] for part in parts]) for name in parts[0]}
+    return signature.samples(joined, slice(total))
 
 
 def show(shape: tuple[Dim, ...]) -> str:

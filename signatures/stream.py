@@ -20,7 +20,8 @@ class Stream:
     Pushing T time steps at once, one by one or in chunks of any length gives the same numbers: that is the law every
     artifact is checked for.
 
-    Attribute `state` is what the next push starts from; it may be set to resume a stream.
+    Attribute `state` is what the next push starts from; it may be set to resume a stream. A stream belongs to one
+    thread at a time; any number of streams, in any threads, may share a runner.
     """
 
     def __init__(self, runner: "Runner", batch: int = 1) -> None:
@@ -44,7 +45,7 @@ class Stream:
         self._batch = batch
         # The ports of any signature, for any number of time steps.
         self._ports = replace(next(iter(runner.contract.signatures.values())), dims={})
-        self._timed = [port.name for port in self._ports.inputs if port.timed]
+        self._timed = [port for port in self._ports.inputs if port.timed]
         self.reset()
 
     @property
@@ -88,7 +89,11 @@ class Stream:
             FeedError: When names, shapes or types don't fit; the state is then unchanged.
         """
         feeds = self._named(x, inputs)
-        lengths = {feeds[name].shape[1] for name in self._timed if name in feeds and np.ndim(feeds[name]) > 1}
+        lengths = {
+            feeds[port.name].shape[port.time_axis]
+            for port in self._timed
+            if port.time_axis is not None and np.ndim(feeds.get(port.name, 0)) == len(port.shape)
+        }
         if any(port.name == LENGTHS for port in self._ports.inputs):
             feeds.setdefault(LENGTHS, np.full(self._batch, max(lengths, default=0), np.int32))
         self._ports.check_feeds({**feeds, **self.state}, {"batch": self._batch})
@@ -135,7 +140,7 @@ class Stream:
 def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[str, Array]:
     """Return the feeds of the time steps [start, start + steps): timed arrays sliced, lengths counted from start."""
     piece = {
-        port.name: feeds[port.name][:, start : start + steps] for port in ports if port.timed and port.name in feeds
+        port.name: port.steps(feeds[port.name], start, steps) for port in ports if port.timed and port.name in feeds
     }
     if LENGTHS in feeds:
         piece[LENGTHS] = np.clip(feeds[LENGTHS] - start, 0, steps).astype(np.int32)
@@ -144,7 +149,4 @@ def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[s
 
 def join(pieces: list[dict[str, Array]], ports: tuple[Port, ...]) -> dict[str, Array]:
     """Return the outputs of consecutive calls as one: timed outputs in a row, the last call's for the others."""
-    if len(pieces) == 1:
-        return pieces[0]
-    last = pieces[-1]
-    return {p.name: np.concatenate([q[p.name] for q in pieces], axis=1) if p.timed else last[p.name] for p in ports}
+    return {port.name: port.in_a_row([piece[port.name] for piece in pieces]) for port in ports}

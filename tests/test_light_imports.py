@@ -65,12 +65,12 @@ def lstm_file(path):
     ]
     state = ("batch", UNITS)
     inputs = (
-        Port("x", "input", ("batch", "time", FEATURES)),
+        Port("x", "input", ("batch", "time", FEATURES), time_axis=1),
         Port("memory_h_in", "state", state),
         Port("memory_c_in", "state", state),
     )
     outputs = (
-        Port("memory_sequences", "sequences", ("batch", "time", UNITS)),
+        Port("memory_sequences", "sequences", ("batch", "time", UNITS), time_axis=1),
         Port("memory_h", "state", state),
         Port("memory_c", "state", state),
     )

@@ -10,7 +10,10 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 import signatures
-from exporter.cli import native_stderr
 
 HERE = Path(__file__).parent
 CHUNK = 4
@@ -104,6 +106,18 @@ def report(console: Console, artifacts: list, frames: list[np.ndarray], speaker:
     return agree_all and max(ends) < 1e-5
 
 
+@contextmanager
+def without_library_messages() -> Iterator[TextIO]:
+    """Yield a stream to stderr while what native libraries write there is dropped."""
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream, Path(os.devnull).open("w") as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield stream
+        finally:
+            stream.flush()
+            os.dup2(stream.fileno(), 2)
+
+
 def main() -> int:
     """Run the demo; return 1 when any artifact disagrees with Keras."""
     parser = argparse.ArgumentParser(description="Export a real speech model three ways and prove it.")
@@ -112,7 +126,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    with native_stderr(verbose=False) as stream:
+    with without_library_messages() as stream:
         console = Console(highlight=False)
         with Console(file=stream).status("importing TensorFlow") as status:
             from exporter import export

@@ -26,13 +26,19 @@ from signatures.runtimes.onnx import METADATA
 
 from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
-from ..plan import ONNX_OPS, Plan
+from ..plan import ONNX_OPS, Plan, holds
 from ..recurrence import GATES, Recurrence, reorder
 from ..trace import Traced
 from .onnx_halves import join_halves
 
 OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
+
+BEYOND = 1 << 30
+"""More time steps than a call has."""
+
+BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
+"""Activations within -1 and 1."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
@@ -134,6 +140,14 @@ def _weights(recurrence: Recurrence) -> list[Any]:
     return [*kernels, reorder(biases, gates, order).reshape(1, -1)]
 
 
+def _saturating(recurrence: Recurrence) -> float:
+    """Return an input of an LSTM's gates that saturates them, whatever else they get.
+
+    Within float16, in which some runtimes compute what is float32 here, unless h has no bound.
+    """
+    return 2.0**14 if recurrence.activation in BOUNDED or recurrence.dtype == "float16" else 2.0**100
+
+
 def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     """Return the node's attributes: functions of the gates first, then of the candidate and, for an LSTM, of c."""
     names = {
@@ -160,51 +174,110 @@ class _Nodes:
         """Replace a placeholder (x, states..., [mask]) -> (sequences, states...) by the native op."""
         x, *rest = node.input
         states, mask = rest[: len(recurrence.states)], rest[len(recurrence.states) :]
-        ports, graph = list(node.output), self.graph
-        graph.remove_node(node.name)
-        counts = ""
+        ports = list(node.output)
+        self.graph.remove_node(node.name)
         if mask:
-            valid = self.op("Cast", mask, INT64, to=INT64)
-            total = self.op("ReduceSum", [valid, self.const([1])], INT64)  # [B, 1]
-            counts = self.op("Cast", [self.op("Squeeze", [total, self.const([1])], INT64)], INT32, to=INT32)
-            x = self.op(
-                "GatherND", [x, self.op("Unsqueeze", [self.valid_first(valid), self.const([2])], INT64)], batch_dims=1
-            )
-        first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
-        native = graph.make_node(
-            ONNX_OPS[recurrence.kind],
-            [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, _weights(recurrence)), counts, *first],
-            attr={**_attributes(recurrence), **({"direction": "reverse"} if recurrence.reverse else {})},
-            output_count=1 + len(states),
-            dtypes=[self.dtype] * (1 + len(states)),
-        )
-        y, *last = native.output
-        outputs = self.op("Squeeze", [y, self.const([1])])
-        if mask:
-            outputs = self.op("Concat", [first[0], outputs], axis=0)
-        sequences = self.op("Transpose", [outputs], perm=[1, 0, 2])
-        finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
-        if mask:
-            place = self.op("CumSum", [valid, self.const(1)], INT64)  # in h and the outputs: h where it is 0
-            if recurrence.reverse:  # a masked step repeats the valid one after it, which was run before it
-                before = self.op("Sub", [place, valid], INT64)
-                follows = self.op("Less", [before, total], BOOL)
-                place = self.op("Add", [before, self.const(1)], INT64)
-                place = self.op("Where", [follows, place, self.const(0)], INT64)
-            sequences = self.op(
-                "GatherND", [sequences, self.op("Unsqueeze", [place, self.const([2])], INT64)], batch_dims=1
-            )
-            # ONNX Runtime gives zeros, not the initial state, for a sample without a valid step.
-            some = self.op("Greater", [total, self.const(0)], BOOL)
-            finals = [self.op("Where", [some, final, state]) for final, state in zip(finals, states, strict=True)]
-        for value, port in zip((sequences, *finals), ports, strict=True):
-            graph.make_node("Identity", [value], outputs=[port], dtypes=[self.dtype])
+            results = self.masked(recurrence, x, states, *mask)
+        else:
+            direction = {"direction": "reverse"} if recurrence.reverse else {}
+            first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
+            outputs, finals = self.native(recurrence, x, _weights(recurrence), "", first, **direction)
+            results = [self.op("Transpose", [outputs], perm=[1, 0, 2]), *finals]
+        for value, port in zip(results, ports, strict=True):
+            self.graph.make_node("Identity", [value], outputs=[port], dtypes=[self.dtype])
 
-    def valid_first(self, valid: str) -> str:
-        """Return the time steps of each row [B, T] int64, valid ones first: TopK keeps the order of equal values."""
-        total = self.op("Shape", [valid], INT64, start=1, end=2)
-        top = self.graph.make_node("TopK", [valid, total], attr={"axis": 1}, output_count=2, dtypes=[INT64, INT64])
-        return str(top.output[1])
+    def masked(self, recurrence: Recurrence, x: str, states: Sequence[str], mask: str) -> list[str]:
+        """Run the valid steps one after the other and put their outputs back in place.
+
+            mask      1  0  1  1  0
+            place     1  1  2  3  3     counted from the end where time runs backwards
+            x         x0 x2 x3 .  .     in that order, then run forwards
+            outputs   h  y1 y2 y3 .  .  after the initial state
+            sequences y1 y1 y2 y3 y3
+
+        ONNX Runtime stops at sequence_lens; others may run on. So h is the sequences' last one, whatever the op gives,
+        and an LSTM's c is held by its own gates, see `hold`.
+
+        Returns:
+            Sequences and final states.
+        """
+        held = holds(recurrence)
+        mask = self.op("Unsqueeze", [mask, self.const([2])], BOOL)  # [B, T, 1], like all places
+        valid = self.op("Cast", [mask], INT64, to=INT64)
+        before = self.op("CumSum", [valid, self.const(1)], INT64, exclusive=1, reverse=int(recurrence.reverse))
+        place = self.op("Add", [before, valid], INT64)
+        total = self.op("ReduceMax", [place], INT64, axes=[1, 2], keepdims=0)  # [B]
+        weights, steps, counts = _weights(recurrence), self.order(recurrence, mask, before), total
+        if held:
+            x, weights[0] = self.hold(recurrence, x, weights[0])
+            counts = self.op("Max", [total, self.const(1)], INT64)  # for no step ONNX Runtime gives zeros
+        counts = self.op("Cast", [counts], INT32, to=INT32)
+        x = self.op("GatherND", [x, steps], batch_dims=1)
+        first = [self.op("Unsqueeze", [state, self.const([0])]) for state in states]
+        outputs, finals = self.native(recurrence, x, weights, counts, first)
+        outputs = self.op("Transpose", [self.op("Concat", [first[0], outputs], axis=0)], perm=[1, 0, 2])
+        sequences = self.op("GatherND", [outputs, place], batch_dims=1)
+        finals[0] = self.op("Gather", [sequences, self.const(0 if recurrence.reverse else -1)], axis=1)
+        if recurrence.kind == "lstm" and not held:
+            some = self.op("Greater", [self.op("Unsqueeze", [total, self.const([1])], INT64), self.const(0)], BOOL)
+            finals[1] = self.op("Where", [some, finals[1], states[1]])
+        return [sequences, *finals]
+
+    def order(self, recurrence: Recurrence, mask: str, before: str) -> str:
+        """Return the time steps of each row [B, T, 1], valid ones first, in the order they are run.
+
+        Not every runtime's TopK keeps the order of equal keys: no two valid steps have the same.
+
+        Args:
+            recurrence: If it holds its states, each masked step becomes T, the row that `hold` adds.
+            mask: [B, T, 1].
+            before: How many valid steps are run before each, [B, T, 1].
+        """
+        total = self.op("Shape", [before], INT64, start=1, end=2)
+        if recurrence.reverse:
+            before = self.op("Sub", [before, self.const(BEYOND)], INT64)
+        keys = self.op("Where", [mask, before, total], INT64)
+        top = self.graph.make_node(
+            "TopK", [keys, total], attr={"axis": 1, "largest": 0}, output_count=2, dtypes=[INT64, INT64]
+        )
+        keys, steps = top.output
+        return (
+            self.op("Max", [keys, steps], INT64) if holds(recurrence) else str(steps)
+        )  # a valid step's key is never more
+
+    def hold(self, recurrence: Recurrence, x: str, kernel: Any) -> tuple[str, Any]:
+        """Return x [B, T + 1, F + 1] and W: step T keeps an LSTM's c.
+
+        It is all ones; the added feature is 0 elsewhere and so has weights that hold the forget gate open there and
+        the others shut, whatever h is and whatever a masked x.
+        """
+        dtype, size = kernel.dtype, _saturating(recurrence)
+        wide = self.op("Pad", [x, self.const([0, 0, 0, 0, 0, 1])])
+        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.one()])
+        others = kernel.sum(axis=2)  # what the other features of that row, 1 as well, add
+        wanted = np.repeat(np.array([-size, -size, size, 0], dtype), recurrence.units)  # gates i o f c
+        return longer, np.concatenate([kernel, (wanted - others)[..., None]], axis=2)
+
+    def native(
+        self,
+        recurrence: Recurrence,
+        x: str,
+        weights: Sequence[Any],
+        counts: str,
+        first: Sequence[str],
+        **direction: str,
+    ) -> tuple[str, list[str]]:
+        """Add the op that runs x [B, T, F] from the states [1, B, U]; return outputs [T, B, U] and final states."""
+        made = self.graph.make_node(
+            ONNX_OPS[recurrence.kind],
+            [self.op("Transpose", [x], perm=[1, 0, 2]), *map(self.const, weights), counts, *first],
+            attr={**_attributes(recurrence), **direction},
+            output_count=1 + len(first),
+            dtypes=[self.dtype] * (1 + len(first)),
+        )
+        y, *last = made.output
+        finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
+        return self.op("Squeeze", [y, self.const([1])]), finals
 
     def one(self) -> str:
         """Add the number 1."""

@@ -1,9 +1,10 @@
 """Join the two halves of a Bidirectional layer into ONNX's one bidirectional op.
 
-    Given   LSTM(x, W, R, B, n, h, c)                    LSTM(x, W', R', B', n, h', c') direction=reverse
-    Result  LSTM(x, [W; W'], [R; R'], [B; B'], n, [h; h'], [c; c']) direction=bidirectional, its outputs split in two
+    Given   LSTM(x, W, R, B, , h, c)                    LSTM(x, W', R', B', , h', c') direction=reverse
+    Result  LSTM(x, [W; W'], [R; R'], [B; B'], , [h; h'], [c; c']) direction=bidirectional, its outputs split in two
 
-Halves are joined where they read the same input and counts of steps n and have the same size; others stay as they are.
+Halves are joined where they read the same input and have the same size; others stay as they are. With a mask each reads
+its own: the valid steps in the order it runs them.
 """
 
 from typing import Any
@@ -38,10 +39,9 @@ def _option(node: Any, name: str) -> Any:
 
 def _alike(first: Any, second: Any) -> bool:
     same = ("hidden_size", "linear_before_reset")
-    return (first.op_type, first.input[0], first.input[4], *(_option(first, name) for name in same)) == (
+    return (first.op_type, first.input[0], *(_option(first, name) for name in same)) == (
         second.op_type,
         second.input[0],
-        second.input[4],
         *(_option(second, name) for name in same),
     )
 
@@ -83,9 +83,7 @@ def _join(graph: Any, fore: Any, back: Any) -> None:
     if (linear := _option(fore, "linear_before_reset")) is not None:
         attributes["linear_before_reset"] = linear
     outputs = [f"{name}_{k}_out" for k in range(len(fore.output))]
-    graph.node.append(
-        helper.make_node(fore.op_type, [fore.input[0], *weights, fore.input[4], *states], outputs, **attributes)
-    )
+    graph.node.append(helper.make_node(fore.op_type, [fore.input[0], *weights, "", *states], outputs, **attributes))
     for k, output in enumerate(outputs):  # Y [T, 2, B, U]; final states [2, B, U]
         graph.node.append(helper.make_node("Split", [output], [fore.output[k], back.output[k]], axis=int(k == 0)))
     graph.node.remove(fore)

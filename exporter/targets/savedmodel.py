@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from signatures.contract import Contract
-from signatures.runtimes.savedmodel import CONTRACT
+from signatures.runtimes.savedmodel import CONTRACT, read_graphs
 
 from ..plan import Plan
 from ..recurrence import Recurrence
@@ -26,8 +25,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 
 def ops(path: Path) -> Counter[str]:
     """Count the ops of all graphs; see Target.ops."""
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    functions = saved.meta_graphs[0].graph_def.library.function
+    functions = read_graphs(path).graph_def.library.function
     return Counter(node.op for function in functions for node in function.node_def)
 
 

@@ -25,7 +25,7 @@ BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if 
 
 def write(traced: Traced, contract: Contract, path: Path) -> None:
     """Write a TFLite file; see Target.write."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         try:
             # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
             tf.saved_model.save(traced.module, folder, signatures=traced.functions)

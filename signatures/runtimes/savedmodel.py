@@ -1,22 +1,57 @@
-"""TensorFlow runs SavedModel folders; `serving_default` is the zero-state call for servers, the rest is by contract."""
+"""TensorFlow runs SavedModel folders; `serving_default` is the zero-state call for servers, the rest is by contract.
 
+Loading a SavedModel runs parts of it. So its graphs are looked at first: only what computes may be in them.
+"""
+
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
+from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, one_line
+from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
-from . import Call
+from . import Call, Takes
 
 CONTRACT = "assets.extra/contract.json"
 
+# Of the ops that TensorFlow calls stateful, those that keep their state in memory: variables, calls and control flow.
+STATEFUL = frozenset(
+    {"VarHandleOp", "ReadVariableOp", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
+    | {"ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp", "DisableCopyOnRead"}
+    | {"StatefulPartitionedCall", "While", "If", "Case", "Assert"}
+)
+# Ops that TensorFlow calls stateless take and give numbers, or lists of tensors. Strings may be names of files.
+LISTS = re.compile(r"TensorList|EmptyTensorList")
+NUMBERLESS = frozenset({7, 20, 21})  # DT_STRING, DT_RESOURCE, DT_VARIANT in types.proto
+# Those of them that reach files, other devices or code all the same, by what they are told in an attribute.
+REACHING = re.compile(r"^_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|PyFunc|Dataset|Queue|Reader|Barrier")
+TELLING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")
+# What tf.saved_model.save puts into its two functions that read and write the variables. Loading calls neither.
+SAVING = frozenset(
+    {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
+)
+OBJECTS = frozenset(
+    {"variable", "bare_concrete_function", "captured_tensor", "constant"}
+    | {"_generic_user_object", "trackable_list_wrapper", "signature_map"}
+)
 
-def load(path: Path) -> tuple[Contract, Call]:
-    """Open a SavedModel folder; the contract is its `assets.extra/contract.json`."""
-    if not (path / CONTRACT).is_file():
-        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
-    contract = Contract.from_json((path / CONTRACT).read_bytes())
+
+def load(path: Path, trust: bool) -> tuple[Contract, Call, Takes]:
+    """Open a SavedModel folder.
+
+    Args:
+        path: The folder.
+        trust: Whether to load it whatever it holds.
+    """
+    contract = read_contract(path)
+    if not trust:
+        check(path)
     try:
         loaded = tf.saved_model.load(str(path))
         functions = {name: loaded.signatures[name] for name in contract.signatures}
@@ -27,4 +62,111 @@ def load(path: Path) -> tuple[Contract, Call]:
         outputs = functions[signature](**{name: tf.constant(value) for name, value in feeds.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    return contract, call
+    def takes(signature: str) -> dict[str, list[int | None]]:
+        specs = functions[signature].structured_input_signature[1]
+        return {name: spec.shape.as_list() for name, spec in specs.items()}
+
+    return contract, call, takes
+
+
+def read_contract(path: Path) -> Contract:
+    """Return the contract of a SavedModel folder, its `assets.extra/contract.json`.
+
+    Raises:
+        ArtifactError: When there is none.
+    """
+    if files.kind(path / CONTRACT) is None:
+        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
+    try:
+        return Contract.from_json(files.read(path / CONTRACT, files.TEXT))
+    except ValueError as error:
+        raise ArtifactError(f"The folder carries no export-lstm contract: {error}.") from None
+
+
+def read_graphs(path: Path) -> Any:
+    """Return the one MetaGraphDef of a SavedModel folder; nothing of it is run.
+
+    Raises:
+        ArtifactError: When it can't be read or there are several.
+    """
+    try:
+        saved = saved_model_pb2.SavedModel.FromString(files.read(path / "saved_model.pb"))
+    except Exception as error:  # noqa: BLE001 - protobuf's own errors share no base class
+        raise ArtifactError(f"The folder is damaged: saved_model.pb can't be read ({one_line(error)}).") from None
+    if len(saved.meta_graphs) != 1:
+        raise ArtifactError(f"The folder holds {len(saved.meta_graphs)} graphs; export-lstm writes one.")
+    return saved.meta_graphs[0]
+
+
+def check(path: Path) -> None:
+    """Refuse a SavedModel that holds anything but what export-lstm writes: mathematics and its own variables.
+
+    Raises:
+        UnsafeArtifact: With the first thing that may reach files or code when it is loaded or run.
+        ArtifactError: When it can't be read.
+    """
+    try:
+        files.check_tree(path)
+    except ValueError as error:
+        raise _unsafe(f"It {error}") from None
+    graphs = read_graphs(path)
+    if not graphs.HasField("object_graph_def"):
+        raise _unsafe("It was not written by tf.saved_model.save of TensorFlow 2")
+    if graphs.asset_file_def:
+        raise _unsafe(f"It reads the file {graphs.asset_file_def[0].filename!r}")
+    for node in graphs.object_graph_def.nodes:
+        kind = node.WhichOneof("kind")
+        kind = node.user_object.identifier if kind == "user_object" else kind
+        if kind not in OBJECTS or node.registered_saver or node.saveable_objects:
+            raise _unsafe(f"It holds an object of the kind {kind!r}")
+    savers = _savers(graphs)
+    library = {function.signature.name for function in graphs.graph_def.library.function}
+    for place, node in _nodes(graphs):
+        if node.op not in library and not (_computes(node.op) or (place in savers and node.op in SAVING)):
+            raise _unsafe(f"It holds the op {node.op!r} ({place or 'main graph'}: {node.name})")
+
+
+def _unsafe(what: str) -> UnsafeArtifact:
+    return UnsafeArtifact(
+        f"{what}, which export-lstm doesn't write: loading it may read or write files or run code. "
+        "If you trust who made it, pass --trust (in Python: signatures.open(path, trust=True))."
+    )
+
+
+def _computes(op: str) -> bool:
+    """Tell whether an op does nothing but mathematics and variables in memory."""
+    if op in STATEFUL:
+        return True
+    known = op_def_registry.get(op)
+    if known is None or known.is_stateful or REACHING.search(op):
+        return False
+    kinds = {argument.type for argument in (*known.input_arg, *known.output_arg)}
+    told = (attribute.name for attribute in known.attr)
+    return (bool(LISTS.match(op)) or not kinds & NUMBERLESS) and not any(map(TELLING.search, told))
+
+
+def _nodes(graphs: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every node with the name of its function; the main graph's is empty."""
+    yield from (("", node) for node in graphs.graph_def.node)
+    for function in graphs.graph_def.library.function:
+        yield from ((function.signature.name, node) for node in function.node_def)
+
+
+def _savers(graphs: Any) -> set[str]:
+    """Return the functions that read and write the variables, if nothing but the saver's own nodes calls them."""
+    names = {graphs.saver_def.save_tensor_name.partition(":")[0], graphs.saver_def.restore_op_name}
+    savers = {node.attr["f"].func.name for node in graphs.graph_def.node if node.name in names and "f" in node.attr}
+    called = set(graphs.object_graph_def.concrete_functions)
+    for node in graphs.object_graph_def.nodes:
+        called |= {node.bare_concrete_function.concrete_function_name, *node.function.concrete_functions}
+    for gradient in graphs.graph_def.library.gradient:
+        called |= {gradient.function_name, gradient.gradient_func}
+    for function in graphs.graph_def.library.function:  # TensorFlow may swap those that say they do the same
+        if any(key.startswith("api_") for key in function.attr):
+            called.add(function.signature.name)
+    for place, node in _nodes(graphs):
+        if place or node.name not in names:
+            called.add(node.op)
+            for value in node.attr.values():
+                called |= {value.func.name, *(function.name for function in value.list.func)}
+    return savers - called

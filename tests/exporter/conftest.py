@@ -1,7 +1,9 @@
 """What these tests share: weights that differ everywhere, and an LSTM written one number at a time."""
 
+import contextlib
 import math
 import os
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,6 +40,29 @@ def lstm_by_numbers(x, h, c, kernel, recurrent_kernel, bias, mask=None):
                     h[b, u] = sigmoid(o) * math.tanh(c[b, u])
             sequences[b, t] = h[b]
     return sequences, h, c
+
+
+def in_this_process(function, *arguments, progress=None, **setting):
+    """Stand in for child.run: TensorFlow is imported once for all tests, and they can replace parts of the work."""
+    with Path(os.devnull).open("w") as sink, contextlib.ExitStack() as stack:
+        saved = os.dup(2)
+        stack.callback(os.close, saved)
+        os.dup2(sink.fileno(), 2)
+        stack.callback(os.dup2, saved, 2)
+        return function(*arguments, **({} if progress is None else {"progress": progress}))
+
+
+@pytest.fixture(scope="session")
+def without_children():
+    """Return a context in which the command line runs in this process what it would run in a child."""
+
+    @contextlib.contextmanager
+    def context():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("exporter.child.run", in_this_process)
+            yield
+
+    return context
 
 
 @pytest.fixture(scope="session")

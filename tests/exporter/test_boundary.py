@@ -10,8 +10,8 @@ from exporter.survey import CallFacts, Survey
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port
 
-X = Port("x", "input", ("batch", "time", 3))
-Y = Port("y", "output", ("batch", "time", 2))
+X = Port("x", "input", ("batch", "time", 3), time_axis=1)
+Y = Port("y", "output", ("batch", "time", 2), time_axis=1)
 LSTM = CallFacts("lstm", Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)}), "time", (4,), True, {})
 PLAIN = Survey((X,), {}, True, (LSTM,), (Y,), ("y",), {"time": (5, 7)}, None, True)
 
@@ -49,7 +49,7 @@ def test_step_is_the_same_call_of_one_time_step():
 
 
 def test_a_step_takes_one_step_of_every_time_axis():
-    other = Port("other", "input", ("batch", "time_other", 3))
+    other = Port("other", "input", ("batch", "time_other", 3), time_axis=1)
     survey = replace(PLAIN, inputs=(X, other), tried={"time": (5, 7), "time_other": (16, 24)})
     assert made(survey).signatures["step"].dims == {"time": 1, "time_other": 1}
 
@@ -78,7 +78,7 @@ def test_states_that_are_inputs_of_the_model_are_the_ports_and_are_carried():
 
 def test_a_state_that_the_model_makes_is_given_but_not_taken():
     decoder = replace(LSTM, name="decoder", time="time_target", own=False)
-    target = Port("target", "input", ("batch", "time_target", 2))
+    target = Port("target", "input", ("batch", "time_target", 2), time_axis=1)
     survey = replace(PLAIN, inputs=(X, target), calls=(LSTM, decoder), no_step="Because.", one_clock=False)
     found = made(survey)
     assert list(found.signatures) == ["sequence"]

@@ -36,6 +36,7 @@ def folder(tmp_path_factory, scramble):
     save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
     save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
     save("plain", layers.Dense(2))
+    keras.Sequential([Input((12,)), layers.Reshape((3, 4)), layers.LSTM(U)]).save(here / "axisless.keras")
     channels = layers.ConvLSTM1D(2, 1, data_format="channels_first", name="memory")
     keras.Sequential([Input((None, 3, 4)), channels]).save(here / "channels.keras")
     save("flat", layers.LSTM(U, return_sequences=True), layers.Flatten(), layers.Dense(2), total=6)
@@ -54,7 +55,7 @@ def folder(tmp_path_factory, scramble):
 
 
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch, capfd):
+def run(folder, tmp_path, monkeypatch, capfd, without_children):
     """Run a command in an empty folder, the models by name; return (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     for variable in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
@@ -63,7 +64,8 @@ def run(folder, tmp_path, monkeypatch, capfd):
     def ran(*arguments):
         arguments = [str(folder / each) if (folder / str(each)).is_file() else str(each) for each in arguments]
         capfd.readouterr()
-        with warnings.catch_warnings():  # the command line silences the libraries for the whole process
+        with without_children(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             result = CliRunner().invoke(cli.main, arguments)
         native = capfd.readouterr().err  # errors go to the real stderr, past click's
         return result.exit_code, result.stdout, result.stderr + native
@@ -83,10 +85,11 @@ def refused(result, code, *said):
 
 
 @pytest.fixture(scope="module")
-def exported(folder, tmp_path_factory):
+def exported(folder, tmp_path_factory, without_children):
     """One export of the good model to all targets, through the command line."""
     out = tmp_path_factory.mktemp("exported")
-    with warnings.catch_warnings():
+    with without_children(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         result = CliRunner().invoke(
             cli.main, ["export", str(folder / "good.keras"), "--to", "all", "-o", str(out), "--json"]
         )
@@ -166,6 +169,13 @@ def test_wrong_usage_is_told_with_exit_code_2(run, tmp_path, kind):
 
 
 REFUSED = {
+    "a lowering of another target": (("good.keras", "--to", "onnx,tflite", "--lowering", "xla"), "by savedmodel only"),
+    "a lowering of no target": (("good.keras", "--to", "onnx", "--lowering", "loop"), "by tflite only, not by onnx"),
+    "a lowering that acts on nothing": (
+        ("good.keras", "--to", "savedmodel", "--no-check", "--lowering", "xla", "--signatures", "step"),
+        "lowering 'xla' has no use",
+    ),
+    "time where no input has such an axis": (("axisless.keras", "--to", "onnx", "--time", "16"), "no input has a time"),
     "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
     "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
     "a step that cannot be had": (("pooled.keras", "--to", "onnx", "--signatures", "step"), "'pool'"),
@@ -240,14 +250,6 @@ def test_a_surprise_is_told_as_a_bug_without_a_traceback(run, tmp_path, monkeypa
     assert len(stderr.strip().splitlines()) == 1
 
 
-def test_an_interrupt_is_told_in_a_sentence(run, tmp_path, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("exporter.pipeline.open_model", interrupted)
-    refused(run("good.keras", "--to", "onnx"), 1, "interrupted; nothing was written")
-
-
 def test_an_export_is_delivered_whole_and_told_as_json(exported):
     out, stdout = exported
     facts = json.loads(stdout)
@@ -274,6 +276,32 @@ def test_an_export_is_told_as_a_table_and_quiet_says_nothing(run, tmp_path):
     assert "good_savedmodel" in stdout
     assert "unchecked" in stdout
     assert run("good.keras", "--to", "savedmodel", "--no-check", "--force", "-q") == (0, "", "")
+
+
+def test_exports_of_one_model_share_a_contract_and_what_is_of_another_is_told(run, tmp_path, folder):
+    for target in ("onnx", "savedmodel"):
+        assert run("good.keras", "--to", target, "--no-check")[0] == 0
+    contract = json.loads((tmp_path / "good.contract.json").read_text())
+    assert set(contract["artifacts"]) == {"onnx", "savedmodel"}
+    assert {"onnxruntime", "tensorflow"} <= set(contract["provenance"])
+    assert run("check", "good.onnx", "-q") == run("check", "good_savedmodel", "-q") == (0, "", "")
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "good.keras").write_bytes((folder / "pooled.keras").read_bytes())
+    other = (tmp_path / "other" / "good.keras", "--to", "onnx", "--no-check")
+    (tmp_path / "good.onnx").unlink()
+    refused(run(*other), 1, "good.contract.json", "good_savedmodel of another model, 'good' (sha256")
+    exit_code, _, stderr = run(*other, "--force")
+    assert (exit_code, stderr.count("\n")) == (0, 1)
+    assert "good_savedmodel isn't what good.contract.json beside it tells of" in stderr
+    assert set(json.loads((tmp_path / "good.contract.json").read_text())["artifacts"]) == {"onnx"}
+
+    exit_code, stdout, stderr = run("check", "good_savedmodel", "--json")
+    assert (exit_code, json.loads(stdout)["strays"]) == (1, [str(tmp_path / "good_savedmodel")])
+    assert "good_savedmodel isn't what good.contract.json beside it tells of" in stderr
+    exit_code, stdout, stderr = run("check", "good.onnx")
+    assert exit_code == 0
+    assert "good_savedmodel isn't" in stderr
 
 
 def test_a_model_is_inspected(run):
@@ -310,6 +338,10 @@ def test_a_case_is_recorded_from_the_callers_feeds_and_holds_the_artifact(run, t
     assert exit_code == 1
     assert "differs" in stdout
     assert "'y'" in stdout
+
+
+def test_an_option_that_an_artifact_has_no_use_for_is_refused(run, exported):
+    refused(run("inspect", exported[0] / "good.onnx", "--dtype", "float16"), 1, "good.onnx", "--dtype")
 
 
 def test_an_artifact_is_inspected_with_its_ops(run, exported):

@@ -8,9 +8,9 @@ from signatures import Port, Signature
 from signatures.parity import random_feeds
 
 PORTS = (
-    Port("x", "input", ("batch", "time", 5)),
+    Port("x", "input", ("batch", "time", 5), time_axis=1),
     Port("who", "input", ("batch", 2)),
-    Port("word", "input", ("batch", "time"), "int32", below=9),
+    Port("word", "input", ("batch", "time"), "int32", below=9, time_axis=1),
     Port("lengths", "lengths", ("batch",), "int32"),
     Port("h_in", "state", ("batch", 4)),
 )

@@ -1,10 +1,12 @@
 """Which models can be run step by step, and which layer is named where one can't."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
+from exporter import reach
 from exporter.model import Model
 from exporter.survey import survey
 
@@ -151,6 +153,101 @@ def test_a_layer_that_keeps_a_state_of_its_own_is_named(scramble):
 
     reason = survey(Model(sequential(Counter(name="counter"), lstm()))).no_step
     assert "'counter'" in reason
+
+
+class Delayed(layers.Layer):
+    """A delay by as many steps as its code says."""
+
+    def call(self, x):
+        return x + ops.pad(x, [[0, 0], [2600, 0], [0, 0]])[:, :-2600]
+
+
+def of(outputs):
+    x = Input((None, F))
+    return keras.Model(x, outputs(lstm()(x), x))
+
+
+FAR = {
+    "a hole of 256": (lambda: sequential(lstm(), layers.Conv1D(2, 2, padding="causal", dilation_rate=256)), "conv1d"),
+    "holes of 1500 one after another": (
+        lambda: sequential(
+            *(layers.Conv1D(3, 2, padding="causal", dilation_rate=1500, name=name) for name in ("one", "two")), lstm()
+        ),
+        "one",
+    ),
+    "a hole of 5000": (lambda: sequential(lstm(), layers.Conv1D(2, 2, padding="causal", dilation_rate=5000)), "conv1d"),
+    "the first 300": (lambda: of(lambda y, x: lstm("cut")(x[:, :300])), "get_item"),
+    "the last 300": (lambda: of(lambda y, x: y[:, -300:]), "get_item"),
+    "all but the first 10": (lambda: of(lambda y, x: y[:, 10:]), "get_item"),
+    "all but the first 3000": (lambda: of(lambda y, x: layers.Dense(2)(y)[:, 3000:]), "get_item"),
+    "rolled by 2500": (lambda: of(lambda y, x: ops.roll(y, 2500, axis=1)), "roll"),
+    "delayed by a number in the code": (lambda: sequential(lstm(), Delayed(name="delayed")), "delayed"),
+}
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_what_looks_far_back_is_found_and_named(scramble, kind):
+    build, named = FAR[kind]
+    found = survey(Model(scramble(build())))
+    assert f"'{named}" in found.no_step
+    assert found.no_step.endswith("doesn't treat each time step alone.")
+    assert found.proven == 0
+
+
+def test_how_far_back_was_looked_follows_from_the_model(scramble):
+    plain = survey(Model(scramble(sequential(lstm()))))
+    assert (plain.no_step, plain.proven) == (None, 2000)
+    padded = of(lambda y, x: ops.pad(y, [[0, 0], [3000, 0], [0, 0]])[:, 3000:])
+    found = survey(Model(scramble(padded)))
+    assert found.no_step is None
+    assert found.proven >= 3000
+
+
+def test_what_is_too_far_to_be_tried_is_not_promised(scramble, monkeypatch):
+    monkeypatch.setattr(reach, "MOST", 4000)
+    far = sequential(lstm(), layers.Conv1D(2, 2, padding="causal", dilation_rate=9000))
+    assert "name 18000 time steps; at most 4000 can be tried" in survey(Model(scramble(far))).no_step
+
+
+def test_recurrent_layers_that_amplify_rounding_can_be_stepped():
+    """A gain of 40 makes chaos of them: float32 sums in another order part within some hundred steps."""
+    wild = sequential(layers.Dense(8), layers.SimpleRNN(16, return_sequences=True), layers.Dense(4))
+    rng = np.random.default_rng(0)
+    wild.set_weights([40 * rng.standard_normal(w.shape) / np.sqrt(w.shape[0]) for w in wild.get_weights()])
+    assert survey(Model(wild)).no_step is None
+
+
+def attending(memory_first=False):
+    words, memory = Input((None, F), name="words"), Input((None, 4), name="memory")
+    y = lstm("decoder")(words)
+    attended, scores = layers.Attention(name="luong")([y, memory], return_attention_scores=True)
+    outputs = {"y": layers.Dense(2)(layers.Concatenate()([y, attended])), "scores": scores}
+    return keras.Model([memory, words] if memory_first else [words, memory], outputs)
+
+
+@pytest.mark.parametrize("memory_first", [False, True])
+def test_a_memory_is_taken_whole_by_every_step(scramble, memory_first):
+    found = survey(Model(scramble(attending(memory_first))))
+    assert found.no_step is None
+    ports = {port.name: (port.shape, port.time_axis) for port in (*found.inputs, *found.outputs)}
+    assert ports == {
+        "words": (("batch", "time", F), 1),
+        "memory": (("batch", "time_memory", 4), None),
+        "y": (("batch", "time", 2), 1),
+        "scores": (("batch", "time", "time_memory"), 1),
+    }
+    assert found.one_clock
+
+
+def test_two_memories_and_two_sequences_of_equal_length(scramble):
+    words, more = Input((None, F), name="words"), Input((None, 2), name="more")
+    memory, valid = Input((None, 4), name="memory"), Input((None, 1), name="valid")
+    y = lstm()(layers.Concatenate()([words, more]))
+    attended = layers.Attention()([y, layers.Multiply()([memory, valid])])
+    found = survey(Model(scramble(keras.Model([words, more, memory, valid], attended))))
+    assert found.no_step is None
+    dims = [port.shape[1] for port in found.inputs]
+    assert dims == ["time", "time", "time_memory", "time_memory"]
 
 
 def test_flattening_a_fixed_time_takes_exactly_that_time(scramble):

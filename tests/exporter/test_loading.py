@@ -413,7 +413,7 @@ class TestPath:
 
     def test_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "model.keras")
-        assert "not a regular file" in refusal(tmp_path / "model.keras")
+        assert "it is a named pipe, not a file" in refusal(tmp_path / "model.keras")
 
     def test_empty(self, tmp_path):
         (path := tmp_path / "model.keras").touch()
@@ -422,7 +422,7 @@ class TestPath:
     @pytest.mark.parametrize("name", ["model.onnx", "model", "model.KERAS"])
     def test_suffix(self, saved, tmp_path, name):
         message = refusal(shutil.copy(saved.folder / "model.keras", tmp_path / name))
-        assert ".keras, .h5 and .hdf5" in message
+        assert ".keras, .h5, .hdf5" in message
         assert repr(Path(name).suffix) in message
 
     def test_hdf5_named_keras(self, saved, tmp_path):

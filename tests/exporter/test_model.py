@@ -53,7 +53,7 @@ def test_integer_inputs_and_the_smallest_vocabulary_are_seen():
     model = Model(keras.Model(tokens, lstm(joined)))
     assert model.inputs[0].dtype == "int32"
     assert model.vocabulary == 6
-    drawn = model.draw({"tokens": 400}, 2, np.random.default_rng(0))["tokens"]
+    drawn = model.draw({("tokens", 1): 400}, 2, np.random.default_rng(0))["tokens"]
     assert (drawn.dtype, drawn.min(), drawn.max()) == (np.int32, 0, 5)
 
 
@@ -197,14 +197,23 @@ def test_every_recurrent_layer_is_a_recurrence_of_its_path():
     }
 
 
-def test_recurrent_layers_inside_time_distributed_are_repeated_and_have_no_ports():
+def test_a_cell_called_by_itself_is_told_what_to_do_with():
+    x, h, c = Input((F,)), Input((4,)), Input((4,))
+    y, states = layers.LSTMCell(4, name="cell")(x, [h, c])
+    with pytest.raises(UnsupportedModel, match=r"'cell' \(LSTMCell\) is a cell .*\n.*\n.*RNN\(LSTMCell"):
+        Model(keras.Model([x, h, c], [y, *states]))
+
+
+def test_layers_that_start_anew_have_no_ports():
     x = Input((None, 5, F), name="x")
     inner = layers.TimeDistributed(layers.GRU(2), name="each")(x)
     model = Model(keras.Model(x, lstm(inner)))
+    [each] = [name for name in model.layers if name != "lstm"]
+    assert each.startswith("each")
+    model.start_anew(each)
     assert list(model.layers) == ["lstm"]
-    [(path, (_, recurrence))] = model.repeated.items()
-    assert path.startswith("each")
-    assert recurrence.kind == "gru"
+    assert model.repeated[each][1].kind == "gru"
+    assert model.again().repeated.keys() == model.repeated.keys()
     ports = model.ports({"x": tf.ones([B, T, 5, F])}, keras_loop, ("y",))
     assert set(ports) == {"y", "lstm_sequences", "lstm_h", "lstm_c"}
 
@@ -280,7 +289,7 @@ def test_ports_are_the_models_outputs_in_order_and_every_recurrent_one(scramble)
 def test_drawn_feeds_end_one_row_in_zeros_for_a_masking_layer():
     x, static = Input((None, F), name="x"), Input((2,), name="static")
     model = Model(keras.Model([x, static], layers.Concatenate()([lstm(x), static])))
-    drawn = model.draw({"x": 6}, 3, np.random.default_rng(0))
+    drawn = model.draw({("x", 1): 6}, 3, np.random.default_rng(0))
     assert {name: value.shape for name, value in drawn.items()} == {"x": (3, 6, F), "static": (3, 2)}
     assert not drawn["x"][-1, 3:].any()
     assert drawn["x"][:-1].all()

@@ -10,6 +10,7 @@ from exporter import rewrite
 from exporter.layers import convert
 from exporter.rewrite import keras_loop
 from signatures.contract import identifier
+from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -125,8 +126,17 @@ def x():
 
 
 def prefixed(model):
+    """Return the recurrent layers that have ports: here those that no TimeDistributed is around."""
     found = {identifier(path): layer for path, layer in rewrite.recurrent_layers(model)}
-    return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items()}
+    inside = inner_of(model)
+    return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items() if prefix not in inside}
+
+
+def inner_of(model):
+    """Return the recurrent layers inside TimeDistributed."""
+    outer = [path for path, layer in rewrite.sublayers(model) if isinstance(layer, layers.TimeDistributed)]
+    found = {path: layer for path, layer in rewrite.recurrent_layers(model) if path.startswith(tuple(outer) or "?")}
+    return {identifier(path): (layer, convert(layer, identifier(path))) for path, layer in found.items()}
 
 
 def run(model, x, feeds=None, compute=keras_loop):
@@ -171,10 +181,22 @@ def test_a_wrapper_stands_for_the_recurrent_layer_in_it_unless_it_is_known_how_i
     assert [(path, type(layer).__name__) for path, layer in rewrite.recurrent_layers(model)] == [
         ("both/forward", "LSTM"),
         ("both/backward", "LSTM"),
+        ("each/inner", "LSTM"),
         ("own", "Twice"),
         ("gru", "GRU"),
     ]
-    assert [(path, type(layer).__name__) for path, layer in rewrite.repeated_layers(model)] == [("each/inner", "LSTM")]
+
+
+def test_an_attribute_that_keras_does_not_have_is_not_set_in_silence():
+    layer = layers.LSTM(2)
+    with (
+        pytest.raises(
+            UnsupportedModel, match=rf"Keras {keras.__version__} has no LSTM.the_loop, which an export replaces"
+        ),
+        rewrite._instance(layer, {"units": 3, "the_loop": None}),
+    ):
+        pass
+    assert layer.units == 2
 
 
 def test_calls_tell_what_each_layer_was_given_and_gave(made, x):
@@ -425,11 +447,6 @@ MORE = {
 def more(scramble):
     """Build each model once, with the plain data of the layers inside TimeDistributed."""
     return {kind: scramble(build()) for kind, build in MORE.items()}
-
-
-def inner_of(model):
-    found = {identifier(path): layer for path, layer in rewrite.repeated_layers(model)}
-    return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items()}
 
 
 @pytest.mark.parametrize("lowered", [False, True])

@@ -170,6 +170,82 @@ def test_a_recurrence_on_a_strided_clock_is_not_on_the_models(scramble):
     assert found.no_step is not None
 
 
+class To(layers.Layer):
+    """A layer of one's own around some operations."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def bands(x, major=False):
+    """Fold [B, T, 4, F] into the batch: a sample's bands in a row, or all samples band after band."""
+    axes = (2, 0, 1, 3) if major else (0, 2, 1, 3)
+    return To(lambda x: tf.reshape(tf.transpose(x, axes), [-1, tf.shape(x)[1], x.shape[-1]]))(x)
+
+
+@pytest.mark.parametrize(("major", "lead"), [(False, "batch * 4"), (True, "4 * batch")])
+def test_rows_that_are_folded_into_the_batch_have_states_each(scramble, major, lead):
+    x = Input((None, 4, F), name="x")
+    y = lstm(bands(x, major), return_sequences=True)
+    found = surveyed(scramble, x, {"y": y, "head": layers.Dense(2)(y)})
+    assert shapes(found.outputs) == {"head": (lead, "time", 2)}
+    [call] = found.calls
+    assert (call.batch, call.time, call.timed) == (lead, "time", True)
+    assert [port.shape for port in call.outputs] == [(lead, "time", 4), (lead, 4), (lead, 4)]
+
+
+def test_a_time_axis_may_be_any(scramble):
+    x = Input((4, None, F), name="x")
+    y = layers.TimeDistributed(layers.LSTM(5, return_sequences=True, name="l"), name="each")(x)
+    found = surveyed(scramble, x, layers.Dense(2, name="y")(y))
+    assert [(port.shape, port.time_axis) for port in found.inputs] == [(("batch", 4, "time", F), 2)]
+    assert [(port.shape, port.time_axis) for port in found.outputs] == [(("batch", 4, "time", 2), 2)]
+    assert [(call.name, call.batch, call.own) for call in found.calls] == [("each_l", "batch * 4", True)]
+    assert found.no_step is None
+
+
+def test_a_fixed_time_axis_that_is_not_the_first_is_found(scramble):
+    x = Input((4, 16, F), name="x")
+    y = ops.reshape(lstm(ops.reshape(x, (-1, 16, F)), return_sequences=True), (-1, 4, 16, 4))
+    found = surveyed(scramble, x, y)
+    assert shapes(found.inputs) == {"x": ("batch", 4, "time", F)}
+    assert (found.declared, found.calls[0].batch) == ({"time": 16}, "batch * 4")
+
+
+def test_a_layer_starts_anew_where_time_is_what_is_folded(scramble):
+    x = Input((None, 4, F), name="x")
+    within = layers.TimeDistributed(layers.LSTM(5, name="within"), name="each")(x)
+    found = surveyed(scramble, x, lstm(within, "over", return_sequences=True))
+    assert [call.name for call in found.calls] == ["over"]
+    assert found.no_step is None
+
+
+def test_rows_that_mix_samples_are_refused():
+    x = Input((None, 2, F), name="x")
+    mixed = To(lambda x: tf.gather(tf.reshape(x, [-1, tf.shape(x)[1], F]), tf.range(2 * tf.shape(x)[0]) * 2 // 3))(x)
+    with pytest.raises(UnsupportedModel, match="layer 'lstm' has rows that mix the samples"):
+        survey(Model(keras.Model(x, {"h": lstm(mixed), "x": To(lambda y: y[..., 0])(x)})))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_declared_batch_is_what_the_model_always_gets(scramble, batch):
+    x = Input(batch_shape=(batch, None, F), name="x")
+    y = lstm(x, return_sequences=True, initial_state=[ops.zeros((batch, 4)), ops.ones((batch, 4))])
+    model = Model(scramble(keras.Model(x, layers.Dense(3, name="y")(ops.reshape(y, (batch, -1, 2, 2))))))
+    assert model.batch == batch
+    assert shapes(survey(model).outputs) == {"y": ("batch", "time", 2, 3)}
+
+
+def test_batches_of_two_sizes_are_refused():
+    a, b = Input(batch_shape=(1, None, F), name="a"), Input(batch_shape=(2, 4), name="b")
+    with pytest.raises(UnsupportedModel, match="batches of different sizes: 'a' 1 and 'b' 2"):
+        Model(keras.Model([a, b], [lstm(a), b]))
+
+
 def test_an_open_feature_axis_is_refused_by_input_and_shape():
     x = Input((None, None, 2), name="image")
     y = layers.TimeDistributed(layers.GlobalAveragePooling1D())(x)

@@ -20,14 +20,14 @@ settings.load_profile("tests")
 FEATURES, UNITS, CLASSES = 3, 4, 2
 GATES = "ifgo"
 
-X = Port("x", "input", ("batch", "time", FEATURES))
+X = Port("x", "input", ("batch", "time", FEATURES), time_axis=1)
 SPEAKER = Port("speaker", "input", ("batch", 2))
 LENGTHS = Port("lengths", "lengths", ("batch",), "int32")
 STATES = tuple(Port(f"memory_{s}_in", "state", ("batch", UNITS)) for s in "hc")
 OUTPUTS = (
-    Port("scores", "output", ("batch", "time", CLASSES)),
+    Port("scores", "output", ("batch", "time", CLASSES), time_axis=1),
     Port("label", "output", ("batch", CLASSES)),
-    Port("memory_sequences", "sequences", ("batch", "time", UNITS)),
+    Port("memory_sequences", "sequences", ("batch", "time", UNITS), time_axis=1),
     *(Port(f"memory_{s}", "state", ("batch", UNITS)) for s in "hc"),
 )
 CARRIES = tuple(Carry(f"memory_{s}", f"memory_{s}_in") for s in "hc")

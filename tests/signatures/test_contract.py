@@ -15,8 +15,8 @@ from signatures.errors import ArtifactError
 SEQUENCE = Signature(
     "sequence",
     (
-        Port("x", "input", ("batch", "time", 3)),
-        Port("word", "input", ("batch", "time"), "int32", below=50),
+        Port("x", "input", ("batch", "time", 3), time_axis=1),
+        Port("word", "input", ("batch", "time"), "int32", below=50, time_axis=1),
         Port("h_in", "state", ("batch", 4)),
     ),
     (Port("h", "state", ("batch", 4)),),
@@ -29,7 +29,7 @@ FULL = Contract(
     signatures={"sequence": SEQUENCE, "step": STEP},
     example={"time": 7},
     artifacts={
-        "tflite": ArtifactInfo("m.tflite", {"batch": 1}, {"memory": "two nested loops"}),
+        "tflite": ArtifactInfo("m.tflite", {"batch": 1}, {"memory": "two nested loops"}, "cd" * 32),
         "onnx": ArtifactInfo("m.onnx"),
     },
     provenance={"keras": "3.15.1"},
@@ -73,7 +73,7 @@ def test_json_is_for_other_languages_too():
     assert data["outputs"] == ["h"]
     assert data["signatures"]["step"]["dims"] == {"time": 1}
     assert data["signatures"]["sequence"]["carries"] == [{"output": "h", "input": "h_in"}]
-    word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50}
+    word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50, "time_axis": 1}
     assert data["signatures"]["sequence"]["inputs"][1] == word
     assert data["artifacts"]["tflite"]["dims"] == {"batch": 1}
 
@@ -84,7 +84,7 @@ def edited(**changes):
 
 @pytest.mark.parametrize("schema", [2, 0, "1", None])
 def test_another_schema_is_refused_by_number(schema):
-    with pytest.raises(ArtifactError, match=rf"has schema {schema}; this version of export-lstm reads 1\."):
+    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of export-lstm reads 1\."):
         Contract.from_json(edited(schema=schema))
 
 

@@ -186,7 +186,7 @@ def test_a_port_may_be_off_by_four_times_a_noise_that_is_small_beside_its_range(
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"not a golden case \(FileNotFoundError"):
+    with pytest.raises(ArtifactError, match=r"not a golden case \(ValueError: it can't be read \(No such file"):
         Case.load(tmp_path / "nowhere")
 
 

@@ -523,8 +523,8 @@ def test_the_report_tells_the_share_of_the_tolerance_and_the_noise(fake):
 
 def test_random_feeds_fit_their_ports():
     ports = (
-        Port("x", "input", ("batch", "time", 3)),
-        Port("word", "input", ("batch", "time"), "int32", below=5),
+        Port("x", "input", ("batch", "time", 3), time_axis=1),
+        Port("word", "input", ("batch", "time"), "int32", below=5, time_axis=1),
         Port("flag", "input", ("batch",), "int32"),
         Port("lengths", "lengths", ("batch",), "int32"),
         Port("h_in", "state", ("batch", 4)),
@@ -539,14 +539,14 @@ def test_random_feeds_fit_their_ports():
 
 
 def test_random_feeds_leave_holes_for_masks_but_not_in_states():
-    ports = (Port("x", "input", ("batch", "time", 3)), Port("h_in", "state", ("batch", 4)))
+    ports = (Port("x", "input", ("batch", "time", 3), time_axis=1), Port("h_in", "state", ("batch", 4)))
     feeds = random_feeds(ports, {"batch": 50, "time": 50}, np.random.default_rng(0))
     assert 0.1 < (feeds["x"] == 0).all(axis=2).mean() < 0.3
     assert (feeds["h_in"] != 0).all()
 
 
 def test_random_feeds_are_the_same_for_the_same_seed():
-    draw = partial(random_feeds, (Port("x", "input", ("batch", "time", 3)),), {"batch": 2, "time": 5})
+    draw = partial(random_feeds, (Port("x", "input", ("batch", "time", 3), time_axis=1),), {"batch": 2, "time": 5})
     one, again, other = (draw(np.random.default_rng(seed))["x"] for seed in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).any()

@@ -9,8 +9,8 @@ from signatures.errors import FeedError
 SIGNATURE = Signature(
     "sequence",
     inputs=(
-        Port("x", "input", ("batch", "time", 3)),
-        Port("token", "input", ("batch", "time"), "int32", below=10),
+        Port("x", "input", ("batch", "time", 3), time_axis=1),
+        Port("token", "input", ("batch", "time"), "int32", below=10, time_axis=1),
         Port("h_in", "state", ("batch", 4)),
         Port("back_h_in", "state", ("batch", 5)),
     ),
@@ -36,24 +36,53 @@ def refusal(change, dims=None, signature=SIGNATURE):
     return str(refused.value)
 
 
+def test_a_port_says_itself_which_axis_counts_time():
+    assert Port("p", "input", ("batch", 4, "steps", 3), time_axis=2).timed
+    assert Port("p", "input", ("batch", 4, "steps", 3), time_axis=2).time == "steps"
+    assert not Port("time", "input", ("batch", "time_memory", 3)).timed
+
+
+def test_time_steps_are_cut_and_joined_along_their_axis():
+    port = Port("p", "input", ("batch", 4, "time", 3), time_axis=2)
+    array = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    pieces = [port.steps(array, 0, 2), port.steps(array, 2, 4)]
+    np.testing.assert_array_equal(pieces[1], array[:, :, 2:])
+    np.testing.assert_array_equal(port.in_a_row(pieces), array)
+    assert Port("p", "output", ("batch", 4)).in_a_row([array, pieces[0]]) is pieces[0]
+
+
 @pytest.mark.parametrize(
-    ("shape", "timed"),
-    [
-        (("batch", "time", 3), True),
-        (("batch", "time"), True),
-        (("batch", "time_query", 3), True),
-        (("batch", 7, 3), False),
-        (("batch",), False),
-        (("time",), False),
-        ((), False),
-    ],
+    ("lead", "rows"), [("batch * 2", [2, 3, 0, 1]), ("2 * batch", [1, 0, 4, 3]), ("batch", [1, 0])]
 )
-def test_timed_is_about_axis_1(shape, timed):
-    assert Port("p", "input", shape).timed is timed
+def test_samples_that_have_several_rows_are_picked_and_put_together_whole(lead, rows):
+    port = Port("p", "state", (lead, 3))
+    count = len(rows) // 2 * 3 if len(rows) > 2 else 3
+    array = np.arange(count * 3).reshape(count, 3)
+    np.testing.assert_array_equal(port.samples(array, np.array([1, 0])), array[rows])
+    parts = [port.samples(array, np.array([k])) for k in range(3)]
+    np.testing.assert_array_equal(port.side_by_side(parts), array)
+
+
+@pytest.mark.parametrize(
+    ("dim", "size"), [("batch", 3), ("batch * 4", 12), ("4 * batch", 12), ("time", "time"), (7, 7)]
+)
+def test_a_dimension_is_sized_where_what_it_counts_is_known(dim, size):
+    assert Port("p", "state", (dim,)).sized({"batch": 3}) == (size,)
+
+
+def test_feeds_of_folded_rows_must_be_as_many_as_the_samples_make():
+    ports = Port("h_in", "state", ("batch * 4", 2)), Port("x", "input", ("batch", "time", 3), time_axis=1)
+    signature = Signature("sequence", ports, (), ())
+    feeds = {"x": np.zeros((2, 5, 3), np.float32), "h_in": np.zeros((8, 2), np.float32)}
+    signature.check_feeds(feeds)
+    assert signature.count(feeds) == 2
+    assert signature.initial_state(2)["h_in"].shape == (8, 2)
+    with pytest.raises(FeedError, match=r"'h_in' has shape \[2, 2\]; it must be \[8, 2\]"):
+        signature.check_feeds({**feeds, "h_in": np.zeros((2, 2), np.float32)})
 
 
 def test_sized_fills_in_what_is_fixed_and_leaves_the_rest():
-    assert Port("p", "input", ("batch", "time", 3)).sized({"time": 9}) == ("batch", 9, 3)
+    assert Port("p", "input", ("batch", "time", 3), time_axis=1).sized({"time": 9}) == ("batch", 9, 3)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

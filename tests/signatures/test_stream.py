@@ -146,7 +146,7 @@ def test_lengths_end_the_state_where_they_say(fake, names):
 
 
 def test_cut_slices_what_is_timed_and_counts_lengths_from_the_start():
-    ports = (Port("x", "input", ("batch", "time", 1)), Port("s", "input", ("batch", 9)))
+    ports = (Port("x", "input", ("batch", "time", 1), time_axis=1), Port("s", "input", ("batch", 9)))
     feeds = {"x": np.arange(10).reshape(1, 10, 1), "s": np.arange(9)[None], "lengths": np.array([2, 5, 10])}
     piece = cut(feeds, ports, 4, 3)
     assert piece["x"].ravel().tolist() == [4, 5, 6]
@@ -156,7 +156,7 @@ def test_cut_slices_what_is_timed_and_counts_lengths_from_the_start():
 
 
 def test_join_puts_timed_outputs_in_a_row_and_keeps_the_last_of_the_others():
-    ports = (Port("y", "output", ("batch", "time")), Port("h", "state", ("batch", 2)))
+    ports = (Port("y", "output", ("batch", "time"), time_axis=1), Port("h", "state", ("batch", 2)))
     joined = join([{"y": np.array([[k]]), "h": np.array([[k, k]])} for k in (1, 2, 3)], ports)
     assert joined["y"].tolist() == [[1, 2, 3]]
     assert joined["h"].tolist() == [[3, 3]]
@@ -255,7 +255,7 @@ def test_a_multiple_of_the_fixed_time_steps_takes_few_calls(fake):
 def test_a_second_timed_input_without_a_time_axis_is_refused(fake):
     contract = fake.contract()
     sequence = contract.signatures["sequence"]
-    both = replace(sequence, inputs=(*sequence.inputs, Port("z", "input", ("batch", "time"))))
+    both = replace(sequence, inputs=(*sequence.inputs, Port("z", "input", ("batch", "time"), time_axis=1)))
     stream = fake.artifact(contract=replace(contract, signatures={"sequence": both})).stream(2)
     with pytest.raises(FeedError, match="'z'"):
         stream.push(x=FRAMES, z=np.zeros(6, np.float32))

@@ -22,10 +22,14 @@ SHAPES = {
     "total_sequences": ("batch", "time", 3),
     "total_h": ("batch", 3),
 }
+TIMED = {"x": 1, "total_sequences": 1}
 
 
 def contract_for(*targets):
-    ports = {name: Port(name, "input" if name == "x" else "state", shape) for name, shape in SHAPES.items()}
+    ports = {
+        name: Port(name, "input" if name == "x" else "state", shape, time_axis=TIMED.get(name))
+        for name, shape in SHAPES.items()
+    }
     inputs, outputs = (ports["x"], ports["total_h_in"]), (ports["total_sequences"], ports["total_h"])
     sequence = Signature("sequence", inputs, outputs, (Carry("total_h", "total_h_in"),))
     artifacts = {target: ArtifactInfo(f"total.{target}") for target in targets}

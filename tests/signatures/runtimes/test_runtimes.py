@@ -1,7 +1,7 @@
 """An artifact is opened by what it is; what can't be opened is refused in a sentence that names the path."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -162,32 +162,47 @@ def test_a_contract_for_another_target_is_refused(put, target, other):
 
 
 def test_a_tflite_file_without_the_contracts_signature_is_refused(put, total):
-    text = total.contract("tflite").to_json().replace('"sequence": {', '"step": {')
+    text = total.contract("tflite").to_json().replace('"sequence"', '"step"')
     assert refusal(put("tflite", text=text)).startswith("The file is damaged or not TFLite (ValueError:")
 
 
-def saved_model(tmp_path, monkeypatch, load):
-    """Return a folder with a saved_model.pb, to be opened by a TensorFlow that has nothing but this `load`."""
-    reload(monkeypatch, "savedmodel")
-    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(saved_model=SimpleNamespace(load=load)))
+@pytest.mark.parametrize("target", FILES)
+@pytest.mark.parametrize(
+    "shape", ['"time",\n            300000000', '"time",\n            3,\n            1', '"time"']
+)
+def test_a_contract_that_says_other_sizes_than_the_graph_is_refused(put, total, target, shape):
+    text = total.contract(target).to_json()
+    honest = next(each for each in ('"time",\n            3',) if each in text)
+    sentence = refusal(put(target, text=text.replace(honest, shape, 1)))
+    if "300000000" in shape:
+        assert sentence.startswith("The text is not an export-lstm contract (ValueError: size 300000000)")
+    else:
+        assert sentence.startswith("its contract says that sequence takes 'x' as [batch, time")
+        assert sentence.endswith("Export it again.")
+
+
+def saved_model(tmp_path, monkeypatch):
+    """Return a folder with an empty saved_model.pb, which TensorFlow must not be asked to load."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
     (tmp_path / "saved" / "assets.extra").mkdir(parents=True)
     (tmp_path / "saved" / "saved_model.pb").touch()
     return tmp_path / "saved"
 
 
 def test_a_strangers_saved_model_is_refused_unread(tmp_path, monkeypatch):
-    folder = saved_model(tmp_path, monkeypatch, lambda path: pytest.fail(f"{path} was read"))
+    folder = saved_model(tmp_path, monkeypatch)
     assert refusal(folder).startswith("The folder carries no export-lstm contract.")
 
 
-def test_a_damaged_saved_model_is_refused(tmp_path, monkeypatch, total):
-    def load(path):
-        raise OSError(f"Cannot parse file {path}/saved_model.pb\nmore\nand more")
-
-    folder = saved_model(tmp_path, monkeypatch, load)
+@pytest.mark.parametrize("content", [b"not a protocol buffer", b"\x0a\xff\xff\xff\xff\x0f", bytes(9)])
+def test_a_damaged_saved_model_is_refused(tmp_path, monkeypatch, total, content):
+    folder = saved_model(tmp_path, monkeypatch)
     (folder / "assets.extra" / "contract.json").write_text(total.contract("savedmodel").to_json())
+    (folder / "saved_model.pb").write_bytes(content)
     sentence = refusal(folder)
-    assert sentence.startswith("The folder is damaged or not a SavedModel (OSError: Cannot parse file")
+    assert sentence.startswith("The folder is damaged: saved_model.pb can't be read (DecodeError: ")
     assert "\n" not in sentence
 
 
