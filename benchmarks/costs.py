@@ -6,12 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from contenders import Contender, Problem, Shape, frames, imported, keras_model
 
 LARGE = Shape(512, 512, 2)
-"""The layers of the model whose export is timed."""
+"""The layers of the first model whose export is timed."""
 
 STAGES = {
     "loading": "load",
@@ -45,10 +48,41 @@ def file_size(path: Path) -> int:
     return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
 
-def save_large(path: Path) -> tuple[None, None]:
-    """Save the model whose export is timed."""
+def detector() -> Any:
+    """Return convolutions over a picture of fixed size, then layers in both directions: 1 MB of weights."""
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [Input((128, 32, 3)), layers.Conv2D(16, 9, strides=2, padding="same", activation="relu")]
+        + [layers.Conv2D(16, 5, strides=2, padding="same", activation="relu"), layers.Reshape((32, 128))]
+        + [layers.Bidirectional(layers.LSTM(64, return_sequences=True)) for _ in range(2)]
+        + [layers.LSTM(64, return_sequences=True), layers.Dense(1, activation="sigmoid")]
+    )
+
+
+def amplifier() -> Any:
+    """Return layers that amplify rounding on every kind of inputs, over 500 steps."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.GRU(64, return_sequences=True, recurrent_initializer="glorot_normal") for _ in range(2)]
+    model = keras.Sequential([keras.Input((500, 8)), *map(keras.layers.Bidirectional, layers)])
+    model.set_weights([3 * weights for weights in model.get_weights()])
+    return model
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "2 x 512 units": partial(keras_model, LARGE),
+    "convolutions, both directions": detector,
+    "rounding amplified": amplifier,
+}
+"""The models whose export is timed; golden numbers of the last ones take a search."""
+
+
+def save_model(name: str, path: Path) -> tuple[None, None]:
+    """Save one of MODELS."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    keras_model(LARGE).save(path)
+    MODELS[name]().save(path)
     return None, None
 
 

@@ -50,7 +50,7 @@ class Results:
         comparisons: Time a call.
         memory: (contender, shape) -> bytes at T = 960, or why not.
         sizes: (contender, shape, T or None) -> bytes.
-        exports: Fixed T, or "any" -> stage -> seconds.
+        exports: Fixed T of the large model, or "any", or another model -> stage -> seconds.
         help: Seconds of `export-lstm --help`.
     """
 
@@ -187,6 +187,9 @@ def outcomes(results: Results) -> list[Outcome]:
     beyond = {total: sum(seconds.values()) - seconds["import"] for total, seconds in results.exports.items()}
     if "any" in beyond:
         found.append(Outcome("export of 2 x 512 units to all targets", "checked", beyond["any"], 15, "s"))
+    for label, seconds in beyond.items():
+        if label != "any" and not label.isdigit():
+            found.append(Outcome("export of 1 MB to all targets", f"{label}, checked", seconds, 60, "s"))
     if {"96", "960"} <= set(beyond):
         found.append(Outcome("export with --time 960 / --time 96", "2 x 512", beyond["960"] / beyond["96"], 1.2))
     if results.help is not None:

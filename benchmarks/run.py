@@ -89,11 +89,11 @@ class Files:
                 raise ExportLSTMError(failed.read_text()) from None
         return path
 
-    def large(self) -> Path:
-        """Return the model whose export is timed."""
-        path = self._folder / "large.keras"
+    def model(self, name: str) -> Path:
+        """Return a model whose export is timed."""
+        path = self._folder / f"{name.replace(' ', '_')}.keras"
         if not path.exists():
-            self._build(partial(costs.save_large, path))
+            self._build(partial(costs.save_model, name, path))
         return path
 
     def _build(self, request: Callable[[], tuple[None, None]]) -> None:
@@ -251,8 +251,10 @@ def measure(results: Results, shapes: Sequence[c.Shape], only: Sequence[str], qu
         if "size" in only:
             jobs.append((f"size {shape}", partial(measure_sizes, files, results, shape, totals)))
     if "export" in only:
+        large, *others = costs.MODELS
         for total in (None,) if quick else (None, 96, 960):
-            jobs.append(("export", partial(measure_export, files, results, total)))
+            jobs.append(("export", partial(measure_export, files, results, large, total)))
+        jobs += [("export", partial(measure_export, files, results, name, None)) for name in others]
     if "help" in only:
         jobs.append(("help", partial(measure_help, results)))
     columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
@@ -302,13 +304,15 @@ def measure_sizes(
                     results.sizes[contender.name, str(shape), total] = costs.file_size(path)
 
 
-def measure_export(files: Files, results: Results, total: int | None, tell: Callable[[str], None]) -> None:
-    """Measure an export of the large model in a fresh process, all threads."""
-    tell("any T" if total is None else f"--time {total}")
-    model = files.large()
+def measure_export(files: Files, results: Results, name: str, total: int | None, tell: Callable[[str], None]) -> None:
+    """Measure an export of a model in a fresh process, all threads."""
+    large = name == next(iter(costs.MODELS))
+    label = name if not large else "any" if total is None else str(total)
+    tell(label)
+    model = files.model(name)
     with contextlib.closing(Worker({})) as worker:
         worker.ask(partial(costs.export_seconds, model, total))
-        results.exports[str(total or "any")] = worker.answer()
+        results.exports[label] = worker.answer()
 
 
 def measure_help(results: Results, tell: Callable[[str], None]) -> None:

@@ -14,7 +14,12 @@ Array = NDArray[Any]
 
 
 def run(
-    recurrence: Recurrence, x: Array, states: Sequence[Array], mask: Array | None = None, continues: bool = True
+    recurrence: Recurrence,
+    x: Array,
+    states: Sequence[Array],
+    mask: Array | None = None,
+    continues: bool = True,
+    change: Callable[[Array], Array] = np.asarray,
 ) -> tuple[Array, list[Array]]:
     """Run a recurrence over a batch of sequences.
 
@@ -27,6 +32,7 @@ def run(
         mask: Valid steps, [B, T] bool; None when all are.
         continues: What the output before the first valid step is: the state that is the output (the stream goes on)
             or, as in a Keras call with an initial_state of the model's own, zeros.
+        change: What is done to every new state: nothing, or what shows how much rounding matters.
 
     Returns:
         Sequences [B, T, U] in the order the steps are run, and the final states; all float64.
@@ -42,7 +48,7 @@ def run(
     for t in range(x.shape[1]):
         new_output, new_states = _advance(recurrence, z[:, t], states)
         valid = mask[:, t]
-        states = [_where(valid, new, old) for new, old in zip(new_states, states, strict=True)]
+        states = [_where(valid, change(new), old) for new, old in zip(new_states, states, strict=True)]
         output = _where(valid, new_output, np.zeros_like(new_output) if output is None else output)
         sequences.append(_where(valid, output, np.zeros_like(output)) if recurrence.zero_masked else output)
     return np.stack(sequences, axis=1), states

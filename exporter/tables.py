@@ -41,11 +41,15 @@ def artifact_facts(artifact: "Artifact") -> Facts:
 
 
 def report_facts(report: ParityReport) -> Facts:
-    """Return a parity report as plain data: the largest difference of each port in each check."""
+    """Return a parity report as plain data: the largest difference of each port in each check, and its noise."""
     ports: dict[str, dict[str, float]] = {}
+    shares: dict[str, dict[str, float]] = {}
+    noise: dict[str, float] = {}
     for diff in report.diffs:
-        row = ports.setdefault(diff.port, {})
-        row[diff.check] = max(row.get(diff.check, 0.0), diff.max_abs)
+        for values, value in ((ports, diff.max_abs), (shares, diff.share)):
+            row = values.setdefault(diff.port, {})
+            row[diff.check] = max(row.get(diff.check, 0.0), value)
+        noise[diff.port] = max(noise.get(diff.port, 0.0), diff.noise)
     return {
         "ok": report.ok,
         "target": report.target,
@@ -55,6 +59,9 @@ def report_facts(report: ParityReport) -> Facts:
         "comparisons": len(report.diffs),
         "needed": max((diff.needed for diff in report.diffs if not diff.note), default=None),
         "max_abs": ports,
+        "share_of_tolerance": shares,
+        "noise": noise,
+        "inputs": dict(report.inputs),
         "failures": [str(diff) for diff in report.failures],
     }
 
@@ -138,10 +145,12 @@ def _signature_facts(contract: Contract) -> Facts:
 
 def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     """Print a table of what was delivered and how it compared."""
-    table = _table("delivered", "size >", "signatures", "batch", "time", "ops >", "max |difference| >", "seconds >")
+    table = _table(
+        "delivered", "size >", "signatures", "batch", "time", "ops >", "of tolerance >", "noise >", "seconds >"
+    )
     for each in artifacts:
         dims = each.contract.artifacts[each.target].dims
-        worst = "unchecked" if each.parity is None else f"{max(diff.max_abs for diff in each.parity.diffs):.1e}"
+        parity = each.parity
         _add(
             table,
             str(each.path),
@@ -150,18 +159,20 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
             str(dims.get("batch", "any")),
             _times(each.contract, dims),
             str(each.ops.total()),
-            worst,
+            "unchecked" if parity is None else f"{parity.share:.2g}",
+            "" if parity is None else f"{max(diff.noise for diff in parity.diffs):.2g}",
             f"{sum(each.seconds.values()):.1f}",
         )
     console = _console()
     console.print(table)
     first = artifacts[0]
-    if first.parity is not None:
-        compared = sum(len(each.parity.diffs) for each in artifacts if each.parity)
-        tolerance = first.parity.tolerance.atol
-        console.print(
-            f"{compared} comparisons with golden outputs, each artifact in its own runtime, within {tolerance:g}."
-        )
+    reports = [each.parity for each in artifacts if each.parity is not None]
+    if reports:
+        console.print("Compared with golden outputs, each artifact in its own runtime:")
+        for report in reports:
+            _say(console, f"{report.target}: {report.summary()}")
+        told = ", ".join(f"{run} {kind}" for run, kind in reports[0].inputs.items())
+        _say(console, f"Inputs: {told}")
     if first.contract.step:
         _say(console, f"No signature 'step': {first.contract.step}")
     _say(console, f"Ports and carries: {first.contract_path}")
@@ -171,15 +182,21 @@ def print_report(report: ParityReport, artifact: Path) -> None:
     """Print each port's largest difference in each check, and the verdict."""
     facts = report_facts(report)
     checks = [check for check in CHECKS if any(check in row for row in facts["max_abs"].values())]
-    table = _table("port", *(f"{check} >" for check in checks))
+    noisy = any(facts["noise"].values())
+    table = _table("port", *(f"{check} >" for check in checks), *(["noise >"] if noisy else []))
     bad = {(diff.port, diff.check) for diff in report.failures}
-    for port, row in facts["max_abs"].items():
-        cells = [f"{row[c]:.1e}" if c in row else "" for c in checks]
+    for port, row in facts["share_of_tolerance"].items():
+        cells = [f"{row[c]:.2g}" if c in row else "" for c in checks]
         styles = ["bold red" if (port, c) in bad else "" for c in checks]
-        _add(table, port, *(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
+        noise = [f"{facts['noise'][port]:.2g}"] if noisy else []
+        _add(table, port, *(Text(cell, style) for cell, style in zip(cells, styles, strict=True)), *noise)
     console = _console()
-    _say(console, f"{artifact}: max |difference| from {report.case}")
+    tolerance = f"{report.tolerance.atol:g} + {report.tolerance.rtol:g} of the value"
+    _say(console, f"{artifact}: largest difference from {report.case} as a multiple of {tolerance}")
     console.print(table)
+    if report.inputs:
+        told = ", ".join(f"{run} {kind}" for run, kind in report.inputs.items())
+        _say(console, f"Inputs: {told}")
     verdict = "[bold green]ok[/]" if report.ok else "[bold red]differs[/]"
     console.print(f"{verdict} ", end="")
     _say(console, report.summary())

@@ -4,10 +4,9 @@ Both run inside the same Keras model, so that everything around the recurrent la
 the reference's; a case on which the two disagree is not recorded.
 """
 
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,16 @@ import tensorflow as tf
 
 from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
-from signatures.golden import Case, Run, Tolerance
-from signatures.parity import compare, random_feeds
-from signatures.ports import Array, Signature, by_samples, factors
+from signatures.golden import TIMES, Case, Run, Tolerance
+from signatures.parity import PortDiff, compare, shares
+from signatures.ports import Array, Port, Signature, by_samples, factors
 
 from . import reference
+from .draws import CANDIDATES, KINDS, SPECIAL, Kind, drawn
 from .model import Model
 from .recurrence import Recurrence
-from .rewrite import Call, Compute, keras_loop
+from .rewrite import Call, Compute, computing_in, keras_loop, recorded
 from .survey import Survey
-
-Draws = Callable[[int], list[dict[str, Array]]]
-"""Number of rows -> feeds to try in turn."""
 
 ON_REAL_DATA = (
     "  Record a case on real data (export-lstm golden MODEL -o CASE --feeds FILE.npz), export with --no-check,\n"
@@ -36,15 +33,27 @@ ON_REAL_DATA = (
 ROWS = 3
 """Samples of a recorded run: more than one, and an odd number, so that mixed-up rows show."""
 
-CALM = 0.1
-"""The share of the tolerance that the witnesses may differ by on a random run before other rows are drawn.
+CALM = 1 / TIMES
+"""The noise up to which a model is calm on its feeds: then noise widens no tolerance.
 
-Some trained models amplify rounding so much that float32 itself, Keras' included, is off by more than the tolerance on
-one row in fifty to one in three. Such rows say nothing about an artifact.
+Some trained models amplify rounding so much that float32 itself, Keras' included, is off by more than the tolerance.
 """
 
-CROWD = 8192
-"""How many time steps are then drawn in all, of whose rows the ROWS on which rounding matters least are recorded."""
+CROWD = 24
+"""How many rows of a kind are drawn where the first ones are not calm: of each pattern the calmest one is recorded."""
+
+NUMBERS = 1 << 15
+"""How many numbers these rows may hold at each input; fewer than CROWD are drawn where they would hold more."""
+
+SECONDS = 8.0
+"""How long a run's calm rows are looked for, once rows are found that can be recorded."""
+
+SHAKEN = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""By how much of themselves weights, inputs and states of a recurrence are shaken: one bit, or for 16-bit types, whose
+sums are made in float32, a rounding."""
+
+FOUND = 8
+"""How many rows are added at most because they reach special values inside the model."""
 
 
 def totals_for(survey: Survey) -> tuple[int, ...]:
@@ -80,145 +89,279 @@ def record(
         UnsupportedModel: When the model gives NaN on every kind of random feed.
     """
     signature = next(iter(contract.signatures.values()))
+    recorder = Recorder(model, contract, Tolerance.of(contract.dtype), {**dims, **signature.dims}, progress)
     if feeds is not None:
         given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
-        runs_of: dict[str, tuple[Draws, int]] = {"feeds": (lambda rows: [given], 0)}
+        trials = [recorder.run_on("feeds", "the user's own", given)]
     else:
-        fixed = {**dims, **signature.dims}
-        wanted = [fixed["time"]] if "time" in fixed else totals
-        apart = 0 if contract.step is None else 3  # time axes of their own differ, where nothing is stepped
-        runs_of = {
-            f"t{total}": (partial(_draws, signature, fixed, total, apart), _crowd(signature, total)) for total in wanted
-        }
-    runs, largest = [], 0.0
-    tolerance = Tolerance.of(contract.dtype)
-    for name, (draws, crowd) in runs_of.items():
-        progress(name)
-        run, difference = _agreed(model, contract, name, draws, crowd, tolerance)
-        runs.append(run)
-        largest = max(largest, difference)
+        fixed = recorder.dims.get("time")
+        wanted = list(totals) if fixed is None else [fixed]
+        trials = [recorder.run_of(total) for total in wanted]
+        few = 7 if fixed is None and contract.step is None else min(wanted)
+        short = max((total for total in wanted if total <= 10), default=few)
+        trials += recorder.special(short, max(trial.noisiest for trial in trials))
     recipe = {
         "witnesses": [f"Keras {contract.dtype}", _second(model)],
-        "largest_difference": largest,
+        "largest_difference": max(trial.largest_difference for trial in trials),
         "provenance": dict(contract.provenance),
     }
-    return Case(str(contract.model["name"]), tuple(runs), tolerance, recipe)
+    return Case(str(contract.model["name"]), tuple(trial.run() for trial in trials), recorder.tolerance, recipe)
 
 
-def _crowd(signature: Signature, total: int) -> int:
-    """Return how many rows of T steps to choose from: CROWD steps, and no more numbers than memory bears."""
-    shapes = [port.shape[2:] for port in signature.inputs if port.timed]
-    width = sum(math.prod(d for d in shape if isinstance(d, int)) for shape in shapes)
-    return min(CROWD // max(total, 1), (1 << 24) // max(total * width, 1))
+@dataclass(frozen=True)
+class Trial:
+    """What both witnesses give on some feeds.
 
-
-def _draws(signature: Signature, fixed: Mapping[str, int], total: int, apart: int, rows: int) -> list[dict[str, Array]]:
-    """Return random feeds of T steps to try in turn: any numbers, then positive ones, for logarithms."""
-    steps = {str(port.time) for port in signature.inputs if port.timed}
-    named = {factors(d)[0] for port in signature.inputs for d in port.shape if isinstance(d, str)} - {"batch"}
-    sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}
-    sizes |= {dim: total + 3 * k for k, dim in enumerate(sorted(named - steps), start=1)}
-    drawn = random_feeds(signature.inputs, {**sizes, **fixed, "batch": rows}, np.random.default_rng(total))
-    return [drawn, {name: np.abs(value) + (value.dtype.kind == "f") for name, value in drawn.items()}]
-
-
-def _agreed(
-    model: Model,
-    contract: Contract,
-    name: str,
-    draws: Draws,
-    crowd: int,
-    tolerance: Tolerance,
-) -> tuple[Run, float]:
-    """Return a run that both witnesses agree on, and their largest difference.
-
-    Args:
-        model: The Keras model.
-        contract: Its ports.
+    Attributes:
         name: Of the run.
-        draws: Number of rows -> feeds to try in turn.
-        crowd: How many rows to choose from where the first ones amplify rounding; few are no choice.
-        tolerance: Within which they must agree.
+        kind: What kind of numbers it is fed with.
+        feeds: Input port -> array.
+        expect: Output port -> what float64 gives.
+        keras: Output port -> what Keras gives.
+        noise: Output port -> [B], each row's largest difference from float64 as a multiple of the tolerance: Keras' and
+            that of a shaken float64 where the layers between are in float64, too.
+        shaken: Of the latter alone, which the witnesses may differ by.
+        tolerance: Which.
+        signature: Their ports.
     """
-    for k, feeds in enumerate(draws(ROWS)):
-        expect, keras_gives = (_witness(model, contract, feeds, way) for way in (_oracle, keras_loop))
-        if not all(np.isfinite(value).all() for value in expect.values()):
-            continue
-        if crowd > 10 * ROWS and _gaps(contract, expect, keras_gives, tolerance).max() > CALM:
-            others = _patterned(contract, feeds, draws(crowd)[k])
-            feeds, expect, keras_gives = _calmest(model, contract, others, tolerance)
-        diffs = compare("Keras against float64", name, expect, keras_gives, tolerance)
-        if bad := [diff for diff in diffs if not diff.ok]:
+
+    name: str
+    kind: str
+    feeds: Mapping[str, Array]
+    expect: Mapping[str, Array]
+    keras: Mapping[str, Array]
+    noise: Mapping[str, Array]
+    shaken: Mapping[str, Array]
+    tolerance: Tolerance
+    signature: Signature
+
+    @property
+    def rows(self) -> Array:
+        """Each row's noise, that of its noisiest port, [B]; infinite where anything is not finite."""
+        ports = self.signature.ports
+        finite = [np.isfinite(ports[port].numbers(value)).all(axis=1) for port, value in self.expect.items()]
+        return np.where(np.all(finite, axis=0), np.max([*self.noise.values()], axis=0), np.inf)
+
+    @property
+    def noisiest(self) -> float:
+        """The noise of its noisiest port."""
+        return float(self.rows.max())
+
+    @property
+    def usable(self) -> bool:
+        """Whether a right artifact can be told by it: noise is within the tolerance, or small beside a port's range."""
+        noise = self.run().noise
+        return all(diff.ok for diff in self.differences()) and all(
+            noise[port] <= 1 or self.tolerance.factor(value, noise[port]) > 1 for port, value in self.expect.items()
+        )
+
+    def differences(self) -> list[PortDiff]:
+        """Return how the witnesses compare: a model that amplifies rounding does so in float64, too, when shaken."""
+        shaken = {port: float(value.max()) for port, value in self.shaken.items()}
+        return compare("Keras against float64", self.name, self.expect, self.keras, self.tolerance, shaken)
+
+    @property
+    def largest_difference(self) -> float:
+        """Of the two witnesses."""
+        return max(float(np.abs(self.keras[port] - value).max(initial=0)) for port, value in self.expect.items())
+
+    def of(self, rows: Array) -> "Trial":
+        """Return some of its rows."""
+        feeds, expect, keras = (self.signature.samples(each, rows) for each in (self.feeds, self.expect, self.keras))
+        noise, shaken = ({port: value[rows] for port, value in each.items()} for each in (self.noise, self.shaken))
+        return replace(self, feeds=feeds, expect=expect, keras=keras, noise=noise, shaken=shaken)
+
+    def calmest(self) -> "Trial":
+        """Return of each pattern of a crowd the calmest row."""
+        return self.of(np.array([k + ROWS * int(np.argmin(self.rows[k::ROWS])) for k in range(ROWS)]))
+
+    def run(self) -> Run:
+        """Return what is recorded."""
+        noise = {port: float(value.max()) for port, value in self.noise.items()}
+        return Run(self.name, self.feeds, self.expect, noise, self.kind)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Records runs of one model.
+
+    Attributes:
+        dims: Dimensions that are fixed, by the model or its only signature.
+        progress: Called with the name of each run as it starts, and where calm rows are looked for.
+    """
+
+    model: Model
+    contract: Contract
+    tolerance: Tolerance
+    dims: Mapping[str, int]
+    progress: Callable[[str], None]
+
+    @property
+    def signature(self) -> Signature:
+        """The first one, whose ports they all have."""
+        return next(iter(self.contract.signatures.values()))
+
+    def run_on(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Trial:
+        """Return a trial on feeds that are given.
+
+        Raises:
+            ParityError: When the witnesses disagree.
+            UnsupportedModel: When the model gives NaN or infinity.
+        """
+        self.progress(name)
+        return self._agreed(self._tried(name, kind, feeds))
+
+    def run_of(self, total: int) -> Trial:
+        """Return a trial on random feeds of T steps on which the model is calm, else on the calmest that were found.
+
+        Raises:
+            ParityError: When the witnesses disagree on all kinds of feeds.
+            UnsupportedModel: When the model gives NaN or infinity on all of them.
+        """
+        name, start = f"t{total}", time.monotonic()
+        self.progress(name)
+        best = self._tried(name, KINDS[0].name, self._drawn(total, KINDS[0], ROWS))
+        crowd = ROWS * max(1, min(CROWD, NUMBERS // self._numbers(best.feeds)) // ROWS)
+        for kind in KINDS[1:]:
+            if best.noisiest <= CALM or (best.usable and time.monotonic() - start > SECONDS):
+                break
+            self.progress(f"{name}: looking for inputs on which rounding matters less, {kind.name} ones")
+            found = self._tried(name, kind.name, self._patterned(self._drawn(total, kind, crowd))).calmest()
+            best = min(best, found, key=lambda trial: (not trial.usable, trial.noisiest))
+        return self._agreed(best)
+
+    def special(self, total: int, noise: float) -> list[Trial]:
+        """Return a trial of rows that reach values at which kernels differ, if there is one that is calm enough.
+
+        Args:
+            total: Time steps.
+            noise: What is calm enough: the model's noise on other feeds.
+        """
+        self.progress("special values")
+        wanted = len(SPECIAL) + min(64, NUMBERS // self._numbers(self._drawn(total, KINDS[0], 1)))
+        kinds = (*SPECIAL, *(CANDIDATES[k % len(CANDIDATES)] for k in range(wanted - len(SPECIAL))))
+        feeds = self._drawn(total, kinds, wanted)
+        rows = self._reaching(feeds)
+        trial = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
+        calm = np.flatnonzero(trial.rows <= max(CALM, noise))
+        return [kept] if calm.size and (kept := trial.of(calm)).usable else []
+
+    def _reaching(self, feeds: Mapping[str, Array]) -> list[int]:
+        """Return the rows of SPECIAL, and others that make a row of zeros inside the model where these don't."""
+        rows, count = list(range(len(SPECIAL))), self.signature.count(feeds)
+        if self.model.batch:  # it doesn't run as many at once
+            return rows
+        with recorded(self.model.keras) as inside:
+            self.model.eagerly(feeds)
+        for _, tensor in inside:
+            value = np.asarray(tensor)
+            if value.ndim > 1 and len(value) % count == 0 and value.size and tensor.dtype.is_floating:
+                zero = (value == 0).all(axis=-1).reshape(count, -1).any(axis=1)
+                others = [int(row) for row in np.flatnonzero(zero) if row not in rows]
+                if others and zero[rows].sum() < 2 and len(rows) < len(SPECIAL) + FOUND:  # one may not be calm
+                    rows.append(others[0])
+        return rows
+
+    def _drawn(self, total: int, kinds: Kind | tuple[Kind, ...], rows: int) -> dict[str, Array]:
+        inputs = self.signature.inputs
+        apart = 0 if self.contract.step is None else 3  # time axes of their own differ, where nothing is stepped
+        steps = {str(port.time) for port in inputs if port.timed}
+        named = {factors(d)[0] for port in inputs for d in port.shape if isinstance(d, str)} - {"batch"}
+        sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}
+        sizes |= {dim: total + 3 * k for k, dim in enumerate(sorted(named - steps), start=1)}
+        dims = {**sizes, **self.dims, "batch": rows}
+        return drawn(self.signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
+
+    def _numbers(self, feeds: Mapping[str, Array]) -> int:
+        """Return how many numbers one row holds at its largest input."""
+        inputs = [port for port in self.signature.inputs if port.role == "input"]
+        return max(int(port.numbers(feeds[port.name]).shape[1]) for port in inputs)
+
+    def _patterned(self, crowd: dict[str, Array]) -> dict[str, Array]:
+        """Return a crowd whose row i has the lengths, the zero steps and the zero tokens of its row i % ROWS.
+
+        So that the calmest rows are not the ones on which nothing is run.
+        """
+        patterned = dict(crowd)
+        for port in self.signature.inputs:
+            value = crowd[port.name]
+            pattern = np.resize(value[:ROWS], value.shape)  # row after row, again and again
+            if port.role == "lengths":
+                patterned[port.name] = pattern
+            elif port.time_axis == 1 and port.role == "input":
+                inner = tuple(range(2, value.ndim))
+                loud = np.where((value == 0).all(axis=inner, keepdims=True), 1, value)
+                silent = (pattern == 0).all(axis=inner, keepdims=True)
+                patterned[port.name] = np.where(silent, 0, loud).astype(value.dtype)
+        return patterned
+
+    def _tried(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Trial:
+        expect, keras_gives, *others = (
+            _witness(self.model, self.contract, feeds, way) for way in (_oracle, keras_loop, _shaken(0))
+        )
+        others.append(self._all_in_float64(feeds))
+        ports = self.signature.ports
+        shaken = {
+            port: np.max([_gaps(ports[port], value, other[port], self.tolerance) for other in others], axis=0)
+            for port, value in expect.items()
+        }
+        noise = {
+            port: np.maximum(shaken[port], _gaps(ports[port], value, keras_gives[port], self.tolerance))
+            for port, value in expect.items()
+        }
+        return Trial(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
+
+    def _all_in_float64(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what the shaken reference gives between layers in float64, whose rounding a recurrence may amplify."""
+        way = _shaken(1)
+        try:
+            with computing_in(self.model.keras, "float64"):
+                return _witness(self.model, self.contract, feeds, way)
+        except Exception:  # noqa: BLE001 - a layer that insists on a type, whatever it raises
+            return _witness(self.model, self.contract, feeds, way)
+
+    def _agreed(self, trial: Trial) -> Trial:
+        if not all(np.isfinite(value).all() for value in trial.expect.values()):
+            raise UnsupportedModel(
+                f"The model gives NaN or infinity on these inputs, so there is nothing to compare.\n{ON_REAL_DATA}"
+            )
+        if bad := [diff for diff in trial.differences() if not diff.ok]:
             raise ParityError(
                 "The two witnesses disagree, so there are no golden numbers to hold the artifact to: the model\n"
-                f"  amplifies rounding.\n  {bad[0]}\n{ON_REAL_DATA}"
+                f"  amplifies rounding on every kind of inputs that was tried.\n  {bad[0]}\n{ON_REAL_DATA}"
             )
-        return Run(name, feeds, expect), max(diff.max_abs for diff in diffs)
-    raise UnsupportedModel(
-        f"The model gives NaN or infinity on these inputs, so there is nothing to compare.\n{ON_REAL_DATA}"
-    )
+        return trial
 
 
-def _calmest(
-    model: Model, contract: Contract, feeds: Mapping[str, Array], tolerance: Tolerance
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """Return of each pattern of a crowd the row on which rounding matters least: feeds, float64's outputs, Keras'.
-
-    How much it matters is what Keras' float32 changes, and what weights do that are rounded otherwise.
-    """
-    expect, keras_gives, *shaken = (
-        _witness(model, contract, feeds, way) for way in (_oracle, keras_loop, *map(_shaken, range(4)))
-    )
-    matters = np.max([_gaps(contract, expect, other, tolerance) for other in (keras_gives, *shaken)], axis=0)
-    rows = np.array([k + ROWS * int(np.argmin(matters[k::ROWS])) for k in range(ROWS)])
-    signature = next(iter(contract.signatures.values()))
-    calm, numbers, others = (signature.samples(kind, rows) for kind in (feeds, expect, keras_gives))
-    return calm, numbers, others
-
-
-def _patterned(contract: Contract, first: Mapping[str, Array], crowd: dict[str, Array]) -> dict[str, Array]:
-    """Return a crowd whose row i has the lengths, the zero steps and the zero tokens of the first rows' i % ROWS.
-
-    So that the calmest rows are not the ones on which nothing is run.
-    """
-    patterned = dict(crowd)
-    for port in next(iter(contract.signatures.values())).inputs:
-        value = crowd[port.name]
-        pattern = np.resize(first[port.name], value.shape)  # row after row, again and again
-        if port.role == "lengths":
-            patterned[port.name] = pattern
-        elif port.timed and port.role == "input":
-            inner = tuple(range(2, value.ndim))
-            drawn = np.where((value == 0).all(axis=inner, keepdims=True), 1, value)
-            silent = (pattern == 0).all(axis=inner, keepdims=True)
-            patterned[port.name] = np.where(silent, 0, drawn).astype(value.dtype)
-    return patterned
-
-
-def _gaps(contract: Contract, expect: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> Array:
-    """Return each sample's largest difference [B] as a share of the tolerance."""
-    ports = next(iter(contract.signatures.values())).ports
-    shares = []
-    for name, value in expect.items():
-        gap = np.abs(got[name].astype(np.float64) - value)
-        shares.append(ports[name].numbers(gap / (tolerance.atol + tolerance.rtol * np.abs(value))))
-    return np.asarray(np.nan_to_num(np.concatenate(shares, axis=1), nan=np.inf).max(axis=1))
+def _gaps(port: Port, expect: Array, got: Array, tolerance: Tolerance) -> Array:
+    """Return each sample's largest difference [B] as a multiple of the tolerance."""
+    with np.errstate(invalid="ignore"):
+        gaps = shares(np.abs(got.astype(np.float64) - expect), tolerance.around(expect))
+    rows = port.numbers(np.nan_to_num(gaps, nan=np.inf, posinf=np.inf))
+    return np.asarray(rows.max(axis=1, initial=0))
 
 
 def _shaken(seed: int) -> Compute:
-    """Return the float64 reference with weights off by 2**-22: what a kernel's own sigmoid may be off by."""
+    """Return the float64 reference, its weights, its inputs and every new state of it off by SHAKEN."""
     rng = np.random.default_rng(seed)
 
-    def shake(recurrence: Recurrence) -> Recurrence:
-        kernel, recurrent, bias = (
-            np.asarray(w, np.float64) * (1 + 2.0**-22 * rng.choice([-1, 1], w.shape))
-            for w in (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)
-        )
-        cells = tuple(map(shake, recurrence.cells))
-        return replace(recurrence, kernel=kernel, recurrent_kernel=recurrent, bias=bias, cells=cells)
+    def run(made: Call) -> tuple[Any, list[Any]]:
+        by = SHAKEN[made.recurrence.dtype]
 
-    return lambda made: _oracle(replace(made, recurrence=shake(made.recurrence)))
+        def off(values: Any) -> Array:
+            values = np.asarray(values, np.float64)
+            return np.asarray(values * (1 + by * rng.uniform(-1, 1, values.shape)))
+
+        def shake(recurrence: Recurrence) -> Recurrence:
+            kernel, recurrent, bias = map(off, (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias))
+            cells = tuple(map(shake, recurrence.cells))
+            return replace(recurrence, kernel=kernel, recurrent_kernel=recurrent, bias=bias, cells=cells)
+
+        inputs = tf.constant(off(made.sequences))
+        return _oracle(replace(made, recurrence=shake(made.recurrence), sequences=inputs), off)
+
+    return run
 
 
 def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compute: Compute) -> dict[str, Array]:
@@ -236,10 +379,10 @@ def _second(model: Model) -> str:
     return "NumPy loop around the model's own cell" if "cell" in kinds else "NumPy float64"
 
 
-def _oracle(made: Call) -> tuple[Any, list[Any]]:
+def _oracle(made: Call, change: Callable[[Array], Array] = np.asarray) -> tuple[Any, list[Any]]:
     mask = None if made.mask is None else made.mask.numpy()
     states = [state.numpy() for state in made.states]
     with np.errstate(invalid="ignore", over="ignore"):  # a model may give NaN on these feeds; the caller looks
-        sequences, finals = reference.run(made.recurrence, made.sequences.numpy(), states, mask, made.continues)
+        sequences, finals = reference.run(made.recurrence, made.sequences.numpy(), states, mask, made.continues, change)
     dtype = made.recurrence.dtype
     return tf.constant(sequences, dtype), [tf.constant(final, dtype) for final in finals]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from .errors import ArtifactError
-from .golden import ROUNDINGS
+from .golden import ROUNDINGS, noises
 from .ports import FOLDED, Carry, Dim, Port, Role, Signature
 
 SCHEMA = 1
@@ -56,6 +56,8 @@ class Contract:
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
         dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
+        noise: Output port -> its largest noise in the golden runs the artifacts were held to, see golden.Run.
+        inputs: Golden run -> the kind of numbers it was fed with; empty for an artifact that was not checked.
         proven: How far the law of streams was tried where there is a `step`: {"time_steps": how many time steps back a
             layer's memory of inputs would have been seen}.
     """
@@ -68,6 +70,8 @@ class Contract:
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    noise: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     proven: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -101,6 +105,8 @@ class Contract:
             }
             if data.setdefault("dtype", "float32") not in ROUNDINGS:
                 raise ValueError(f"dtype {data['dtype']!r}")
+            data["noise"] = noises(data.get("noise", {}))
+            data["inputs"] = _mapping(data.get("inputs", {}), str, str)
             data["proven"] = _mapping(data.get("proven", {}), str, int)
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")

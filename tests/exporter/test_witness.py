@@ -1,15 +1,22 @@
 """Golden numbers: recorded when two witnesses agree, and not otherwise."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import Input, layers, ops
 
-from exporter import reference, witness
+from exporter import draws, reference, witness
 from exporter.boundary import contract
 from exporter.model import Model
+from exporter.recurrence import reorder
 from exporter.survey import survey
+from signatures import Runner, Tolerance, check
+from signatures.contract import ArtifactInfo
 from signatures.errors import FeedError, ParityError, UnsupportedModel
+from signatures.golden import TIMES
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -45,8 +52,9 @@ def recorded(opened_model, totals=(1, 7), **options):
 def test_runs_are_of_the_asked_lengths_with_odd_rows_and_states_that_differ(plain):
     seen = []
     case = recorded(plain, progress=seen.append)
-    assert [run.name for run in case.runs] == ["t1", "t7"] == seen
-    for run, total in zip(case.runs, (1, 7), strict=True):
+    assert [run.name for run in case.runs] == ["t1", "t7", "special"]
+    assert seen == ["t1", "t7", "special values"]
+    for run, total in zip(case.runs[:2], (1, 7), strict=True):
         assert {name: value.shape for name, value in run.feeds.items()} == {
             "x": (3, total, F),
             "lstm_h_in": (3, U),
@@ -128,7 +136,7 @@ def logarithm(offset=0.0):
 @not_finite
 def test_a_model_that_takes_logarithms_is_recorded_on_positive_feeds(scramble):
     case = recorded(opened(scramble(logarithm())))
-    for run in case.runs:
+    for run in case.runs[:2]:
         assert run.feeds["x"].min() > 0
         assert all(np.isfinite(value).all() for value in run.expect.values())
 
@@ -175,7 +183,7 @@ def test_time_axes_of_their_own_differ_in_length(scramble):
 def test_a_fixed_time_overrides_the_totals(plain):
     model, _, ports = plain
     case = witness.record(model, ports, {"time": 4}, totals=(1, 7))
-    assert [run.feeds["x"].shape[1] for run in case.runs] == [4]
+    assert [run.feeds["x"].shape[1] for run in case.runs] == [4, 4]
 
 
 def test_totals_are_short_and_odd_or_what_the_model_takes(plain, scramble):
@@ -188,25 +196,182 @@ def test_totals_are_short_and_odd_or_what_the_model_takes(plain, scramble):
         assert pooled(np.zeros((1, total, F), np.float32)).shape == (1, U)
 
 
-def test_a_model_that_amplifies_rounding_is_recorded_on_the_rows_where_that_matters_least(monkeypatch):
-    """Its first rows are Keras' own float32 rounding, seventy times over; the numbers recorded are still right."""
-    model = keras.Sequential([Input((25, F), name="x"), layers.LSTM(8, name="lstm")])
+# Models that amplify rounding ----------------------------------------------------------------------------------------
+
+LONG = 25
+
+
+def stirred(layer, scale, recurrent):
+    """Return a model of one recurrent layer whose weights are so large that rounding doubles every few steps."""
+    model = keras.Sequential([Input((LONG, F), name="x"), layer])
     rng = np.random.default_rng(0)
-    model.set_weights([(3 * rng.standard_normal(w.shape)).astype(w.dtype) for w in model.get_weights()])
-    found = opened(model)
-    case = recorded(found, (25,))
-    [run] = case.runs
+    weights = zip((scale, recurrent, scale), model.get_weights(), strict=True)
+    model.set_weights([(size * rng.standard_normal(w.shape)).astype(w.dtype) for size, w in weights])
+    return opened(model)
+
+
+@pytest.fixture(scope="module")
+def stirring():
+    """A GRU, and what is recorded of it where no other kind of inputs is left to try."""
+    found = stirred(layers.GRU(8, return_sequences=True, name="gru"), 0.5, 2.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(witness, "KINDS", draws.KINDS[:1])
+        return found, recorded(found, (LONG,))
+
+
+def computed(found, change, seed=9):
+    """Return a runner of the model whose recurrence is changed before float64, shaken by a rounding, runs it."""
+    model, _, ports = found
+
+    def call(_, feeds):
+        shaken = witness._shaken(seed)  # the same rounding in every call
+        return witness._witness(model, ports, feeds, lambda made: shaken(change(made)))
+
+    return Runner(replace(ports, artifacts={"onnx": ArtifactInfo("m.onnx", {"time": LONG})}), "onnx", call)
+
+
+def of_recurrence(change):
+    return lambda made: replace(made, recurrence=change(made.recurrence))
+
+
+def swapped_gates(recurrence):
+    kernel, recurrent, bias = (
+        reorder(w, "zrh", "rzh") for w in (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias)
+    )
+    return replace(recurrence, kernel=kernel, recurrent_kernel=recurrent, bias=bias)
+
+
+WRONG = {
+    "gates swapped": of_recurrence(swapped_gates),
+    "bias lost": of_recurrence(lambda r: replace(r, bias=0 * r.bias)),
+    "another GRU": of_recurrence(lambda r: replace(r, reset_after=False, bias=r.bias.sum(axis=0))),
+    "run backwards": of_recurrence(lambda r: replace(r, reverse=True)),
+    "state lost": lambda made: replace(made, states=[tf.zeros_like(state) for state in made.states]),
+    "one step late": lambda made: replace(made, sequences=tf.roll(made.sequences, 1, axis=1)),
+    "a weight off by a thousandth": of_recurrence(lambda r: replace(r, kernel=1.001 * r.kernel)),
+    "rows mixed up": lambda made: replace(made, states=[state[::-1] for state in made.states]),
+}
+
+
+def test_a_model_that_amplifies_rounding_is_recorded_with_its_noise(stirring):
+    _, case = stirring
+    run = case.runs[0]
+    assert max(run.noise.values()) > 1  # float32 itself is off by more than the tolerance
+    assert set(run.noise) == set(run.expect) == set(case.noise)
+    assert case.inputs[run.name] == run.inputs == "normal"
+    for port, noise in run.noise.items():
+        off = noise * case.tolerance.around(run.expect[port]).max()
+        assert off < 1e-3 * np.ptp(run.expect[port])
+
+
+@pytest.mark.parametrize("seed", range(9, 14))
+def test_rounding_as_large_as_the_noise_passes(stirring, seed):
+    found, case = stirring
+    report = check(computed(found, lambda made: made, seed), case)
+    assert report.ok, report.summary()
+    assert report.share > 1
+    assert "times the noise" in report.summary()
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_wrong_artifact_of_a_model_that_amplifies_rounding_fails(stirring, wrong):
+    found, case = stirring
+    only = replace(case, runs=case.runs[:1])
+    assert not check(computed(found, wrong), only).ok
+
+
+def test_a_model_that_is_calm_on_other_inputs_is_recorded_on_those():
+    """Normal inputs stir it; the numbers recorded are right, and not because nothing is run."""
+    found = stirred(layers.LSTM(8, name="lstm"), 3, 3)
+    normal = witness.Recorder(*found[::2], Tolerance(), {}, print)
+    first = normal._tried("t", "normal", normal._drawn(LONG, draws.KINDS[0], witness.ROWS))
+    run = recorded(found, (LONG,)).runs[0]
     assert len(run.feeds["x"]) == witness.ROWS
-    first, _ = witness._draws(found[2].signatures["sequence"], {}, 25, 0, witness.ROWS)
-    silent = (first["x"] == 0).all(-1)
-    assert silent.any()
-    assert np.array_equal((run.feeds["x"] == 0).all(-1), silent)  # calm, but not because nothing is run
-    monkeypatch.setattr(witness, "CALM", np.inf)
-    assert case.recipe["largest_difference"] < 0.3 * recorded(found, (25,)).recipe["largest_difference"]
+    assert run.inputs != "normal"
+    assert max(run.noise.values()) < 0.1 * first.noisiest
+    silent = (run.feeds["x"] == 0).all(-1).mean(axis=1)
+    assert (silent < 0.6).all()
     h, c = (run.feeds[f"lstm_{short}_in"].astype(float) for short in "hc")
-    kernel, recurrent, bias = (w.astype(float) for w in model.get_weights())
+    kernel, recurrent, bias = (w.astype(float) for w in found[0].keras.get_weights())
     for x in np.moveaxis(run.feeds["x"].astype(float), 1, 0):
         i, f, g, o = np.split(x @ kernel + h @ recurrent + bias, 4, axis=-1)
         c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
         h = np.tanh(c) / (1 + np.exp(-o))
     np.testing.assert_allclose(run.expect["lstm_c"], c, rtol=1e-6, atol=1e-6)
+
+
+def test_a_calm_model_keeps_its_normal_inputs_and_its_tolerance(plain):
+    case = recorded(plain)
+    assert set(case.inputs.values()) == {"normal", "special values"}
+    for run in case.runs:
+        assert 0 < max(run.noise.values()) <= 1 / TIMES
+        assert {case.tolerance.factor(value, run.noise[port]) for port, value in run.expect.items()} == {1}
+
+
+def test_the_search_ends_when_its_time_is_up(monkeypatch):
+    found = stirred(layers.GRU(8, return_sequences=True, name="gru"), 0.5, 2.5)
+    monkeypatch.setattr(witness, "CALM", 0.0)  # which no model is
+    tried, told = [], []
+    honest = witness.Recorder._tried
+    monkeypatch.setattr(witness.Recorder, "_tried", lambda *args: tried.append(len(args[3]["x"])) or honest(*args))
+    monkeypatch.setattr(witness, "SECONDS", np.inf)
+    recorded(found, (LONG,), progress=told.append)
+    everything = [text for text in told if "looking for inputs" in text]
+    assert len(everything) == len(draws.KINDS) - 1
+    assert max(tried) <= max(witness.CROWD, len(draws.SPECIAL) + witness.FOUND)
+    told.clear()
+    monkeypatch.setattr(witness, "SECONDS", 0.0)
+    recorded(found, (LONG,), progress=told.append)
+    assert len([text for text in told if "looking for inputs" in text]) < len(everything)
+
+
+def test_rounding_between_the_layers_is_part_of_the_noise(scramble):
+    """What Keras itself rounds before the recurrence is the same for both witnesses, and in no artifact."""
+    x = Input((None, F), name="x")
+    offset = layers.Dense(8, name="offset")(x)
+    found = opened(scramble(keras.Model(x, layers.LSTM(U, name="lstm")((offset + 3000.0) - 3000.0))))
+    run = recorded(found, (7,)).runs[0]
+    assert max(run.noise.values()) > 1
+
+
+# Special values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, len(draws.SPECIAL)])
+def test_special_rows_reach_zeros_inside_the_model(scramble, monkeypatch, rows):
+    """Also where no row that is drawn on purpose does: then some are looked for."""
+    monkeypatch.setattr(witness, "SPECIAL", draws.SPECIAL[:rows])
+    x = Input((None, F), name="x")
+    clipped = layers.ReLU(name="clipped")(layers.Dense(4)(layers.LSTM(U, return_sequences=True, name="lstm")(x)))
+    run = recorded(opened(scramble(keras.Model(x, layers.UnitNormalization(name="unit")(clipped))))).runs[-1]
+    assert (run.name, run.inputs) == ("special", "special values")
+    normalised = run.expect["unit"]
+    assert (normalised == 0).all(axis=-1).any()
+    assert not (normalised == 0).all(axis=-1).all()
+
+
+def test_special_rows_are_zeros_ties_and_extremes(plain):
+    run = recorded(plain).runs[-1]
+    x, states = run.feeds["x"], np.concatenate([run.feeds["lstm_h_in"], run.feeds["lstm_c_in"]], axis=1)
+    silent, from_zero = (x == 0).all(axis=(1, 2)), (states == 0).all(axis=1)
+    assert (silent & from_zero).any()
+    assert (silent & ~from_zero).any()
+    assert ((np.abs(x) < 1e-29).all(axis=(1, 2)) & ~silent).any()
+    assert (x <= -4).all(axis=(1, 2)).any()
+    assert (x >= 4).all(axis=(1, 2)).any()
+    assert ((x == x[..., :1]).all(axis=(1, 2)) & (x % 1 == 0.5).all(axis=(1, 2))).any()
+
+
+def test_special_tokens_are_the_first_and_the_last(scramble):
+    words = Input((None,), dtype="int32", name="words")
+    y = layers.LSTM(U, name="lstm")(layers.Embedding(5, 3, mask_zero=True)(words))
+    run = recorded(opened(scramble(keras.Model(words, y)))).runs[-1]
+    assert (run.feeds["words"] == 0).all(axis=1).any()
+    assert (run.feeds["words"] == 4).all(axis=1).any()
+
+
+@not_finite
+def test_special_rows_on_which_the_model_is_not_finite_are_left_out(scramble):
+    run = recorded(opened(scramble(logarithm(offset=0.5)))).runs[-1]
+    assert run.name == "special"
+    assert run.feeds["x"].min() > -0.5

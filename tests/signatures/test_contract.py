@@ -51,6 +51,19 @@ def test_json_round_trip(contract, encode):
     assert Contract.from_json(encode(contract.to_json())) == contract
 
 
+def test_a_contract_of_before_noise_was_told_is_read():
+    text = json.loads(FULL.to_json())
+    assert (text.pop("noise"), text.pop("inputs")) == ({}, {})
+    assert Contract.from_json(json.dumps(text)) == FULL
+
+
+@pytest.mark.parametrize("noise", [-1, "loud", None, float("nan")])
+def test_noise_in_a_contract_is_a_number_from_0_up(noise):
+    text = json.dumps({**json.loads(FULL.to_json()), "noise": {"y": noise}})
+    with pytest.raises(ArtifactError, match="not an export-lstm contract"):
+        Contract.from_json(text)
+
+
 def test_json_is_for_other_languages_too():
     """Plain keys, lists and numbers; the text is indented and ends with a newline."""
     text = FULL.to_json()

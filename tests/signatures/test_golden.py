@@ -2,6 +2,7 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,53 @@ def test_an_archive_in_an_arrays_place_is_refused(folder, damage):
     with pytest.raises(ArtifactError, match="not a golden case"):
         Case.load(folder)
     gc.collect()  # a file left open would warn here, not in some later test
+
+
+def test_noise_and_inputs_are_kept_with_a_case(tmp_path):
+    noise = {"h": 0.5, "c": 2.0}
+    told = replace(CASE, runs=(CASE.runs[0], replace(CASE.runs[1], noise=noise, inputs="one-hot")))
+    told.save(tmp_path / "case")
+    again = Case.load(tmp_path / "case")
+    assert [run.noise for run in again.runs] == [{}, noise]
+    assert again.noise == noise
+    assert again.inputs == {"t2": "one-hot"}
+    assert "noise" not in again.recipe
+
+
+def test_a_case_without_noise_widens_nothing(folder):
+    recipe = json.loads((folder / "recipe.json").read_text())
+    for name in ("noise", "inputs"):
+        recipe.pop(name)
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    case = Case.load(folder)
+    assert (case.noise, case.inputs) == ({}, {})
+
+
+@pytest.mark.parametrize("noise", [-1, "loud", float("nan"), float("inf"), None, [1]])
+def test_noise_is_a_number_from_0_up(folder, noise):
+    change_recipe(noise={"t1": {"h": noise}})(folder)
+    with pytest.raises(ArtifactError, match="not a golden case"):
+        Case.load(folder)
+
+
+RANGE = np.linspace(-1, 1, 11, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("expect", "noise", "factor"),
+    [
+        (RANGE, 0.0, 1),
+        (RANGE, 0.25, 1),
+        (RANGE, 10.0, 40),
+        (RANGE, 99.0, 396),
+        (RANGE, 101.0, 1),  # times 2e-5 is more than a thousandth of 2
+        (np.ones(3, np.float32), 10.0, 1),  # a port whose range is 0
+        (np.arange(10**6, dtype=np.int32), 10.0, 1),
+        (np.zeros((2, 0), np.float32), 10.0, 1),
+    ],
+)
+def test_a_port_may_be_off_by_four_times_a_noise_that_is_small_beside_its_range(expect, noise, factor):
+    assert Tolerance().factor(expect, noise) == factor
 
 
 def test_no_folder_is_refused(tmp_path):

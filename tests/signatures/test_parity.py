@@ -284,6 +284,23 @@ def test_a_contract_without_an_example_is_held_to_the_stream_laws(fake):
     assert check(fake.artifact(contract=replace(fake.contract(), example={}))).ok
 
 
+@pytest.mark.parametrize("names", [("sequence", "step"), ("sequence",), ("step",)], ids="+".join)
+def test_the_stream_laws_compare_nothing_with_itself(fake, names):
+    """The first way of calling a run is what the others are held to; it isn't one of the comparisons."""
+    held_to = "sequence" if "sequence" in names else "steps"
+    report = check(fake.artifact(names=names))
+    assert report.ok
+    assert report.diffs
+    assert held_to not in {diff.check for diff in report.diffs}
+    assert {d.check for d in check(fake.artifact(names=names), fake.case(9)).diffs} >= {held_to}
+
+
+def test_the_stream_laws_hold_outputs_to_the_contract(fake):
+    flat = fake.artifact(outputs_changed(lambda o: {**o, "label": o["label"][:, 0]})(lambda _, f: fake.lstm(f)))
+    with pytest.raises(ArtifactError, match=r"output 'label' is float32 \[2\] where its contract says"):
+        check(flat)
+
+
 def test_the_stream_laws_alone_cannot_see_wrong_numbers(fake):
     """A wrong gate order streams as well as a right one: that is what cases are for."""
     wrong = fake.artifact(lambda _, feeds: fake.lstm(feeds, gates="igfo"))
@@ -458,6 +475,47 @@ def test_the_tolerance_in_the_sentence_would_pass():
     want, got = np.zeros(1, np.float32), np.float32([0.0124])
     stated = float(str(diff(got, want)).split("a tolerance of ")[1].split()[0])
     assert diff(got, want, Tolerance(stated, stated)).ok
+
+
+def noisy(off, noise):
+    """Return the difference of a port in [0, 1] that is off by a number of tolerances, with a noise."""
+    want = np.linspace(0, 1, 11, dtype=np.float32)
+    got = want.copy()
+    got[0] += np.float32(1e-5 * off)
+    [one] = compare("sequence", "t1", {"h": want}, {"h": got}, Tolerance(), {"h": noise})
+    return one
+
+
+def test_a_port_may_be_off_by_four_times_its_noise():
+    assert noisy(0.9, 0).ok
+    assert not noisy(1.1, 0).ok
+    assert noisy(11.9, 3).ok
+    assert not noisy(12.1, 3).ok
+    assert noisy(11.9, 3).share == pytest.approx(11.9, rel=1e-3)
+    assert noisy(11.9, 3).noise == 3
+
+
+def test_noise_widens_nothing_where_the_model_is_calm_or_the_noise_is_large():
+    assert not noisy(1.1, 0.25).ok
+    assert not noisy(1.1, 51).ok  # beyond a thousandth of what the port holds: 1e-3 of 1 is 50 tolerances of 2e-5
+
+
+def test_nothing_in_a_port_is_nothing_wrong():
+    assert diff(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.float32)).ok
+
+
+def test_the_report_tells_the_share_of_the_tolerance_and_the_noise(fake):
+    case = fake.case(4)
+    quiet = check(fake.artifact(), case)
+    assert 0 < quiet.share < 1
+    assert f"{len(quiet.diffs)} comparisons within 1e-05 (" in quiet.summary()
+    run = replace(case.runs[0], noise=dict.fromkeys(EVERY_PORT, 3.0), inputs="smooth")
+    off = fake.artifact(outputs_changed(scale_on("memory_c", 1.00005))(lambda _, feeds: fake.lstm(feeds)))
+    report = check(off, replace(case, runs=(run,)))
+    assert report.ok
+    assert "within 4 times the noise" in report.summary()
+    assert report.inputs == {"t4": "smooth"}
+    assert not check(off, case).ok
 
 
 # random_feeds() -----------------------------------------------------------------------------------------------------
