@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tensorflow as tf
 import tf2onnx
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
 from signatures.ports import Signature
 from signatures.runtimes.onnx import METADATA
 
+from .. import spelling
 from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
 from ..plan import ONNX_OPS, Plan
@@ -33,6 +36,14 @@ from .onnx_halves import join_halves
 
 OPSET = 17
 """The newest operators used; ONNX Runtime 1.12 (2022) and later run them."""
+
+SPELLINGS = {
+    "Atan2": spelling.atan2,
+    "Expm1": spelling.expm1,
+    "FloorDiv": spelling.floor_div,
+    "Log1p": spelling.log1p,
+}
+"""What tf2onnx has no form for or a wrong one: see Target."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
@@ -48,11 +59,12 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
+    function = _holding_nothing(function)
     model, _ = tf2onnx.convert.from_function(
         function,
         function.input_signature,
         opset=OPSET,
-        custom_op_handlers={PLACEHOLDER: (native, []), "Erfc": (_erfc, []), "SelectV2": (_where, [])},
+        custom_op_handlers={PLACEHOLDER: (native, []), **{op: (handler, []) for op, handler in HANDLERS.items()}},
     )
     unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
     if unknown:
@@ -66,6 +78,20 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
+
+
+def _holding_nothing(function: Any) -> Any:
+    """Return a tf.function with what another one holds as constants: tf2onnx takes held tensors for inputs.
+
+    Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean.
+    """
+    concrete = function.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
+
+    def ports(*tensors: Any) -> Any:
+        return tf.nest.pack_sequence_as(concrete.structured_outputs, frozen(*tensors))
+
+    return tf.function(ports, input_signature=function.input_signature, autograph=False)
 
 
 def ops(path: Path) -> Counter[str]:
@@ -116,6 +142,24 @@ def _where(graph: Any, node: Any, name: str, args: Any) -> None:
         tf2onnx.onnx_opset.controlflow.Select.version_7(graph, node)
 
 
+def _floor_mod(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write FloorMod as Mod, its sign the divisor's: tf2onnx's is that of the dividend for integers, and inexact."""
+    a, b = node.input
+    [output] = node.output
+    nodes = _Nodes(graph, graph.get_dtype(output))
+    graph.remove_node(node.name)
+    if nodes.dtype not in FLOATS:
+        graph.make_node("Mod", [a, b], outputs=[output], dtypes=[nodes.dtype])
+        return
+    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.zero()
+    apart = nodes.op("Xor", [nodes.op("Less", [rest, zero], BOOL), nodes.op("Less", [b, zero], BOOL)], BOOL)
+    some = nodes.op("Not", [nodes.op("Equal", [rest, zero], BOOL)], BOOL)
+    moved = nodes.op("Add", [rest, b])
+    graph.make_node(
+        "Where", [nodes.op("And", [some, apart], BOOL), moved, rest], outputs=[output], dtypes=[nodes.dtype]
+    )
+
+
 def _name_dims(graph: Any, signature: Signature) -> None:
     """Name the open dimensions of inputs and outputs as the contract does."""
     ports = {port.name: port for port in (*signature.inputs, *signature.outputs)}
@@ -147,6 +191,10 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     attributes.update({"activation_alpha": alphas} if alphas else {})
     attributes.update({"activation_beta": betas} if betas else {})
     return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
+
+
+HANDLERS = {"Erfc": _erfc, "FloorMod": _floor_mod, "SelectV2": _where}
+"""TensorFlow operation -> what writes it in ONNX, where tf2onnx has no form for it or a wrong one."""
 
 
 class _Nodes:
@@ -209,6 +257,10 @@ class _Nodes:
     def one(self) -> str:
         """Add the number 1."""
         return self.const(1, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
+
+    def zero(self) -> str:
+        """Add the number 0."""
+        return self.const(0, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def op(self, kind: str, inputs: Sequence[str], dtype: int | None = None, **attributes: Any) -> str:
         """Add a node with one output, of the graph's floats unless told, and return that."""

@@ -12,8 +12,10 @@ from signatures.runtimes.savedmodel import CONTRACT
 
 from ..plan import Plan
 from ..recurrence import Recurrence
+from ..spelling import Spelling
 from ..trace import Traced
 
+SPELLINGS: dict[str, Spelling] = {}
 LOOPS = {"While", "StatelessWhile"}
 
 
