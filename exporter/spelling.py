@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
@@ -147,6 +148,18 @@ def is_inf(operation: Operation) -> Tensor:
 
 
 def log(operation: Operation) -> Tensor:
-    """Spell Log with infinity's own: TFLite's ends at 88."""
+    """Spell Log with infinity's own, as TFLite's ends at 88, and never of a Softmax, of which it makes LOG_SOFTMAX."""
     [x] = operation.inputs
-    return tf.where(x > x.dtype.max, x, tf.math.log(x))
+    made = getattr(x, "op", None)
+    inner = tf.maximum(x, 0) if made is not None and made.type == "Softmax" else x
+    return tf.where(x > x.dtype.max, x, tf.math.log(inner))
+
+
+def equal(operation: Operation) -> Tensor | None:
+    """Spell x == inf as x > the largest number."""
+    a, b = operation.inputs
+    for x, other in ((a, b), (b, a)):
+        value = tf.get_static_value(other) if x.dtype.is_floating else None
+        if value is not None and np.all(np.isinf(value)):
+            return tf.sign(other) * x > x.dtype.max
+    return None

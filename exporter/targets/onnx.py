@@ -11,7 +11,8 @@ and recurrent biases stand one after the other; layout is 0, the only one ONNX R
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tf2onnx.optimizer import back_to_back_optimizer
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
@@ -60,13 +62,15 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
     function = _holding_nothing(function)
-    model, _ = tf2onnx.convert.from_function(
-        function,
-        function.input_signature,
-        opset=OPSET,
-        custom_op_handlers={PLACEHOLDER: (native, []), **{op: (handler, []) for op, handler in HANDLERS.items()}},
-    )
-    unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
+    with _keeping_casts():
+        model, _ = tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            opset=OPSET,
+            custom_op_handlers={PLACEHOLDER: (native, []), **{op: (handler, []) for op, handler in HANDLERS.items()}},
+        )
+    nodes = _nodes(model.graph)
+    unknown = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type, OPSET, node.domain)})
     if unknown:
         raise UnsupportedModel(
             f"ONNX has no form for an operation of the model: {', '.join(unknown)}.\n"
@@ -94,14 +98,25 @@ def _holding_nothing(function: Any) -> Any:
     return tf.function(ports, input_signature=function.input_signature, autograph=False)
 
 
+@contextmanager
+def _keeping_casts() -> Iterator[None]:
+    """Keep tf2onnx from making one cast of two: what the first one rounds or cuts off would come back."""
+    optimize = back_to_back_optimizer._func_map.pop(("Cast",))
+    try:
+        yield
+    finally:
+        back_to_back_optimizer._func_map[("Cast",)] = optimize
+
+
 def ops(path: Path) -> Counter[str]:
     """Count the nodes of the graph and of the graphs inside it; see Target.ops."""
+    return Counter(node.op_type for node in _nodes(onnx.load(path, load_external_data=False).graph))
 
-    def walk(graph: Any) -> list[str]:
-        inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        return [node.op_type for node in graph.node] + [op for g in inner for op in walk(g)]
 
-    return Counter(walk(onnx.load(path, load_external_data=False).graph))
+def _nodes(graph: Any) -> list[Any]:
+    """Return the nodes of a graph and of the graphs inside it."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [*graph.node, *(node for each in inner for node in _nodes(each))]
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:

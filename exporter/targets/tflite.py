@@ -22,6 +22,7 @@ from ..recurrence import Recurrence
 from ..trace import Traced
 
 SPELLINGS = {
+    "Equal": spelling.equal,
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,
     "Log": spelling.log,
@@ -150,7 +151,7 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of a converter's message that names the op."""
+    """Return the ops that a converter's message names, else its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
-    return (named or lines or [type(error).__name__])[0][:300]
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    return (", ".join(named) if named else (lines or [type(error).__name__])[0])[:300]
