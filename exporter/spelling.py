@@ -148,18 +148,35 @@ def is_inf(operation: Operation) -> Tensor:
 
 
 def log(operation: Operation) -> Tensor:
-    """Spell Log with infinity's own, as TFLite's ends at 88, and never of a Softmax, of which it makes LOG_SOFTMAX."""
+    """Spell Log with infinity's own, as TFLite's ends at 88; see log_of_softmax."""
     [x] = operation.inputs
-    made = getattr(x, "op", None)
-    inner = tf.maximum(x, 0) if made is not None and made.type == "Softmax" else x
-    return tf.where(x > x.dtype.max, x, tf.math.log(inner))
+    inner = log_of_softmax(operation)
+    return tf.where(x > x.dtype.max, x, tf.math.log(x) if inner is None else inner)
+
+
+def log_of_softmax(operation: Operation) -> Tensor | None:
+    """Spell Log of a Softmax so that it isn't made a LogSoftmax, which is finite where Keras has the log of 0."""
+    [x] = operation.inputs
+    if getattr(x, "op", None) is None or x.op.type != "Softmax":
+        return None
+    return tf.math.log(tf.maximum(x, 0))
 
 
 def equal(operation: Operation) -> Tensor | None:
-    """Spell x == inf as x > the largest number."""
+    """Spell x == inf as x > the largest number: TFLite takes infinity for other than itself."""
     a, b = operation.inputs
     for x, other in ((a, b), (b, a)):
-        value = tf.get_static_value(other) if x.dtype.is_floating else None
-        if value is not None and np.all(np.isinf(value)):
-            return tf.sign(other) * x > x.dtype.max
+        sign = _infinite(other) if x.dtype.is_floating else 0
+        if sign:
+            same = sign * x > x.dtype.max
+            return same if operation.kind == "Equal" else tf.logical_not(same)
     return None
+
+
+def _infinite(x: Tensor) -> int:
+    """Return 1 or -1 for a constant that is infinity with that sign, else 0."""
+    negated = getattr(x, "op", None) is not None and x.op.type == "Neg"
+    value = tf.get_static_value(x.op.inputs[0] if negated else x)
+    if value is None or not np.all(np.isinf(value)) or len(set(np.sign(value).flat)) != 1:
+        return 0
+    return int(np.sign(value).flat[0]) * (-1 if negated else 1)

@@ -10,12 +10,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 from signatures.contract import Contract
 from signatures.runtimes.savedmodel import CONTRACT
 
+from .. import spelling
 from ..plan import Plan
 from ..recurrence import Recurrence
-from ..spelling import Spelling
 from ..trace import Traced
 
-SPELLINGS: dict[str, Spelling] = {}
+SPELLINGS = {"Log": spelling.log_of_softmax}
+"""What TensorFlow's own optimizer makes something else of: see Target."""
+
 LOOPS = {"While", "StatelessWhile"}
 
 

@@ -26,6 +26,7 @@ SPELLINGS = {
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,
     "Log": spelling.log,
+    "NotEqual": spelling.equal,
     "Rsqrt": spelling.root_of_squares,
     "Softplus": spelling.softplus,
     "Sqrt": spelling.root_of_squares,
