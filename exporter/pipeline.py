@@ -286,7 +286,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
 
     clock = [time.perf_counter()]
     progress(f"{target}: tracing")
-    traced = trace(job.opened.model, survey, graphs, dims, plans)
+    traced = trace(job.opened.model, survey, graphs, dims, plans, writer.SPELLINGS)
     clock.append(time.perf_counter())
     progress(f"{target}: converting")
     writer.write(traced, contract, job.stage)

@@ -13,7 +13,8 @@ from .lowerings import LOWERINGS, Lowering, native
 from .model import Model
 from .plan import Plan
 from .recurrence import Recurrence
-from .rewrite import Call
+from .rewrite import LOCK, Call
+from .spelling import Spelling, spelled
 from .survey import Survey
 
 
@@ -37,7 +38,12 @@ Plans = Mapping[str, Mapping[str, Plan]]
 
 
 def trace(
-    model: Model, survey: Survey, signatures: Mapping[str, Signature], dims: Mapping[str, int], plans: Plans
+    model: Model,
+    survey: Survey,
+    signatures: Mapping[str, Signature],
+    dims: Mapping[str, int],
+    plans: Plans,
+    spellings: Mapping[str, Spelling],
 ) -> Traced:
     """Trace every signature that `plans` names.
 
@@ -47,6 +53,7 @@ def trace(
         signatures: Signature -> its ports.
         dims: Dimensions that are fixed in this artifact.
         plans: How each recurrent call of each signature is lowered.
+        spellings: TensorFlow operations that are written otherwise.
     """
     traced = Traced({}, tf.Module())
     variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
@@ -76,7 +83,8 @@ def trace(
     def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:
         def ports(*tensors: Any) -> dict[str, Any]:
             feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
-            found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
+            with LOCK, spelled(spellings):
+                found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
             return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
         specs = [_spec(port, {**dims, **signature.dims}) for port in signature.inputs]

@@ -1,7 +1,7 @@
 """What is written: one module a target, each with the same three functions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,11 +9,18 @@ from signatures.contract import Contract
 
 from ..plan import Plan
 from ..recurrence import Recurrence
+from ..spelling import Spelling
 from ..trace import Traced
 
 
 class Target(Protocol):
-    """A module of this folder."""
+    """A module of this folder.
+
+    Attributes:
+        SPELLINGS: TensorFlow operation -> what is written for it, where the target has no form or a wrong one.
+    """
+
+    SPELLINGS: Mapping[str, Spelling]
 
     def write(self, traced: Traced, contract: Contract, path: Path) -> None:
         """Write the artifact with the contract embedded.

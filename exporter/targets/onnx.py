@@ -11,19 +11,24 @@ and recurrent biases stand one after the other; layout is 0, the only one ONNX R
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import tensorflow as tf
 import tf2onnx
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tf2onnx.optimizer import back_to_back_optimizer
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
 from signatures.ports import Signature
 from signatures.runtimes.onnx import METADATA
 
+from .. import spelling
 from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
 from ..plan import ONNX_OPS, Plan, holds
@@ -39,6 +44,13 @@ BEYOND = 1 << 30
 
 BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
+SPELLINGS = {
+    "Atan2": spelling.atan2,
+    "Expm1": spelling.expm1,
+    "FloorDiv": spelling.floor_div,
+    "Log1p": spelling.log1p,
+}
+"""What tf2onnx has no form for or a wrong one: see Target."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
@@ -54,13 +66,16 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
-    model, _ = tf2onnx.convert.from_function(
-        function,
-        function.input_signature,
-        opset=OPSET,
-        custom_op_handlers={PLACEHOLDER: (native, []), "Erfc": (_erfc, []), "SelectV2": (_where, [])},
-    )
-    unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)})
+    function = _holding_nothing(function)
+    with _keeping_casts():
+        model, _ = tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            opset=OPSET,
+            custom_op_handlers={PLACEHOLDER: (native, []), **{op: (handler, []) for op, handler in HANDLERS.items()}},
+        )
+    nodes = _nodes(model.graph)
+    unknown = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type, OPSET, node.domain)})
     if unknown:
         raise UnsupportedModel(
             f"ONNX has no form for an operation of the model: {', '.join(unknown)}.\n"
@@ -74,14 +89,39 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def _holding_nothing(function: Any) -> Any:
+    """Return a tf.function with what another one holds as constants: tf2onnx takes held tensors for inputs.
+
+    Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean.
+    """
+    concrete = function.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
+
+    def ports(*tensors: Any) -> Any:
+        return tf.nest.pack_sequence_as(concrete.structured_outputs, frozen(*tensors))
+
+    return tf.function(ports, input_signature=function.input_signature, autograph=False)
+
+
+@contextmanager
+def _keeping_casts() -> Iterator[None]:
+    """Keep tf2onnx from making one cast of two: what the first one rounds or cuts off would come back."""
+    optimize = back_to_back_optimizer._func_map.pop(("Cast",))
+    try:
+        yield
+    finally:
+        back_to_back_optimizer._func_map[("Cast",)] = optimize
+
+
 def ops(path: Path) -> Counter[str]:
     """Count the nodes of the graph and of the graphs inside it; see Target.ops."""
+    return Counter(node.op_type for node in _nodes(onnx.load(path, load_external_data=False).graph))
 
-    def walk(graph: Any) -> list[str]:
-        inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        return [node.op_type for node in graph.node] + [op for g in inner for op in walk(g)]
 
-    return Counter(walk(onnx.load(path, load_external_data=False).graph))
+def _nodes(graph: Any) -> list[Any]:
+    """Return the nodes of a graph and of the graphs inside it."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [*graph.node, *(node for each in inner for node in _nodes(each))]
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
@@ -120,6 +160,24 @@ def _where(graph: Any, node: Any, name: str, args: Any) -> None:
         node.type = "Where"
     else:
         tf2onnx.onnx_opset.controlflow.Select.version_7(graph, node)
+
+
+def _floor_mod(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write FloorMod as Mod, its sign the divisor's: tf2onnx's is that of the dividend for integers, and inexact."""
+    a, b = node.input
+    [output] = node.output
+    nodes = _Nodes(graph, graph.get_dtype(output))
+    graph.remove_node(node.name)
+    if nodes.dtype not in FLOATS:
+        graph.make_node("Mod", [a, b], outputs=[output], dtypes=[nodes.dtype])
+        return
+    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.zero()
+    apart = nodes.op("Xor", [nodes.op("Less", [rest, zero], BOOL), nodes.op("Less", [b, zero], BOOL)], BOOL)
+    some = nodes.op("Not", [nodes.op("Equal", [rest, zero], BOOL)], BOOL)
+    moved = nodes.op("Add", [rest, b])
+    graph.make_node(
+        "Where", [nodes.op("And", [some, apart], BOOL), moved, rest], outputs=[output], dtypes=[nodes.dtype]
+    )
 
 
 def _name_dims(graph: Any, signature: Signature) -> None:
@@ -161,6 +219,10 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     attributes.update({"activation_alpha": alphas} if alphas else {})
     attributes.update({"activation_beta": betas} if betas else {})
     return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
+
+
+HANDLERS = {"Erfc": _erfc, "FloorMod": _floor_mod, "SelectV2": _where}
+"""TensorFlow operation -> what writes it in ONNX, where tf2onnx has no form for it or a wrong one."""
 
 
 class _Nodes:
@@ -282,6 +344,10 @@ class _Nodes:
     def one(self) -> str:
         """Add the number 1."""
         return self.const(1, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
+
+    def zero(self) -> str:
+        """Add the number 0."""
+        return self.const(0, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def op(self, kind: str, inputs: Sequence[str], dtype: int | None = None, **attributes: Any) -> str:
         """Add a node with one output, of the graph's floats unless told, and return that."""

@@ -9,9 +9,13 @@ import tensorflow as tf
 from signatures.contract import Contract
 from signatures.runtimes.savedmodel import CONTRACT, read_graphs
 
+from .. import spelling
 from ..plan import Plan
 from ..recurrence import Recurrence
 from ..trace import Traced
+
+SPELLINGS = {"Log": spelling.log_of_softmax}
+"""What TensorFlow's own optimizer makes something else of: see Target."""
 
 LOOPS = {"While", "StatelessWhile"}
 

@@ -1,5 +1,6 @@
 """TFLite: both signatures in one file with builtin ops only, the weights stored once."""
 
+import copy
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +16,22 @@ from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
 from signatures.runtimes.tflite import METADATA
 
+from .. import spelling
 from ..plan import Plan
 from ..recurrence import Recurrence
 from ..trace import Traced
+
+SPELLINGS = {
+    "Equal": spelling.equal,
+    "FloorDiv": spelling.floor_div,
+    "IsInf": spelling.is_inf,
+    "Log": spelling.log,
+    "NotEqual": spelling.equal,
+    "Rsqrt": spelling.root_of_squares,
+    "Softplus": spelling.softplus,
+    "Sqrt": spelling.root_of_squares,
+}
+"""What the converter makes something else of, or the kernel gets wrong: see Target."""
 
 HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -42,6 +56,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 def embed(content: bytes, contract: Contract) -> bytes:
     """Return the file's bytes with the contract as a metadata buffer."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    _without_rsqrt(model)
     _slim(model)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(contract.to_json().encode(), np.uint8)
@@ -52,6 +67,47 @@ def embed(content: bytes, contract: Contract) -> bytes:
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _without_rsqrt(model: Any) -> None:
+    """Write 1 / SQRT for RSQRT, whose kernel gives NaN for 0. The converter makes it of x / sqrt(y), too.
+
+    Given   y = RSQRT(x)
+    Result  root = SQRT(x); y = DIV(1, root)
+    """
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    builtin = schema.BuiltinOperator
+    if builtin.RSQRT not in kinds:
+        return
+    rsqrt, div, one = kinds.index(builtin.RSQRT), len(kinds), len(model.buffers)
+    model.operatorCodes[rsqrt] = _code(builtin.SQRT)
+    model.operatorCodes.append(_code(builtin.DIV))
+    model.buffers.append(schema.BufferT(data=np.frombuffer(np.float32(1).tobytes(), np.uint8)))
+    for graph in model.subgraphs:
+        number = len(graph.tensors)
+        graph.tensors.append(schema.TensorT(shape=np.zeros(0, np.int32), buffer=one, hasRank=True))
+        operators = []
+        for operator in graph.operators:
+            operators.append(operator)
+            if operator.opcodeIndex == rsqrt:
+                [y] = operator.outputs
+                operator.outputs = np.array([len(graph.tensors)], np.int32)
+                graph.tensors.append(copy.copy(graph.tensors[y]))
+                inputs, outputs = np.array([number, len(graph.tensors) - 1], np.int32), np.array([y], np.int32)
+                operators.append(
+                    schema.OperatorT(
+                        opcodeIndex=div,
+                        inputs=inputs,
+                        outputs=outputs,
+                        builtinOptionsType=schema.BuiltinOptions.DivOptions,
+                        builtinOptions=schema.DivOptionsT(),
+                    )
+                )
+        graph.operators = operators
+
+
+def _code(kind: int) -> Any:
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(kind, 127), builtinCode=kind, version=1)
 
 
 def _slim(model: Any) -> None:
@@ -96,7 +152,7 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of a converter's message that names the op."""
+    """Return the ops that a converter's message names, else its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
-    return (named or lines or [type(error).__name__])[0][:300]
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    return (", ".join(named) if named else (lines or [type(error).__name__])[0])[:300]

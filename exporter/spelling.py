@@ -1,0 +1,182 @@
+"""Write TensorFlow operations otherwise while a graph is traced, for a target that has no form or a wrong one for them.
+
+    Given   y = FloorMod(a, b)                  whoever made it: a layer, keras.ops or a layer of the user's own
+    Result  r = Mod(a, b); y = Select(r and b have different signs, r + b, r)
+
+A spelling gives the same numbers in TensorFlow, down to zeros, infinities and ties: tests/exporter/test_spelling.py holds
+them to Keras' own.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A TensorFlow operation that is about to be put into a graph.
+
+    Attributes:
+        kind: TensorFlow's name for it.
+        inputs: What it reads.
+        attributes: Name -> AttrValue proto, those with a default that wasn't changed included.
+    """
+
+    kind: str
+    inputs: list[Tensor]
+    attributes: Mapping[str, Any]
+
+
+Spelling = Callable[[Operation], Tensor | list[Tensor] | None]
+"""Gives an operation's outputs, made by other operations; None where it is right as it is."""
+
+
+@contextmanager
+def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
+    """Have this thread put other operations in the place of some into every graph.
+
+    Args:
+        spellings: Name of an operation -> what stands for it; operations made there are left as they are.
+    """
+    make, thread = FuncGraph._create_op_internal, threading.get_ident()
+    active = True
+
+    def make_or_spell(
+        graph: Any, op_type: str, inputs: Any, dtypes: Any = None, input_types: Any = None, name: Any = None,
+        attrs: Any = None, *rest: Any, **more: Any,
+    ) -> Any:  # fmt: skip
+        nonlocal active
+        spelling = spellings.get(op_type) if active and threading.get_ident() == thread else None
+        if spelling is not None:
+            active = False
+            try:
+                with graph.as_default():
+                    outputs = spelling(Operation(op_type, list(inputs), attrs or {}))
+                    if outputs is not None:
+                        return tf.raw_ops.IdentityN(input=outputs if isinstance(outputs, list) else [outputs])[0].op
+            finally:
+                active = True
+        return make(graph, op_type, inputs, dtypes, input_types, name, attrs, *rest, **more)
+
+    FuncGraph._create_op_internal = make_or_spell
+    try:
+        yield
+    finally:
+        FuncGraph._create_op_internal = make
+
+
+def atan2(operation: Operation) -> Tensor:
+    """Spell Atan2 by Atan, by quadrants: the sign of a zero counts."""
+    y, x = operation.inputs
+    rise, run = tf.abs(y), tf.abs(x)
+    diagonal = tf.where(rise > 0, tf.constant(math.pi / 4, y.dtype), tf.zeros([], y.dtype))  # 0 / 0, inf / inf
+    angle = tf.where(tf.equal(rise, run), diagonal, tf.atan(rise / run))
+    angle = tf.where(_signed(x), math.pi - angle, angle)
+    return tf.where(_signed(y), -angle, angle)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """Return where x has a minus, that of -0 included."""
+    return tf.logical_or(x < 0, 1 / x < 0)
+
+
+def expm1(operation: Operation) -> Tensor:
+    """Spell Expm1 as tanh(x / 2) (exp(x) + 1), which is as exact near 0."""
+    [x] = operation.inputs
+    return tf.tanh(x / 2) * (tf.exp(x) + 1)
+
+
+def log1p(operation: Operation) -> Tensor:
+    """Spell Log1p by Log, scaled by what 1 + x has rounded away; Kahan's way."""
+    [x] = operation.inputs
+    u = 1 + x
+    exact = tf.logical_or(tf.equal(u, 1), tf.equal(u, x))
+    return tf.where(tf.equal(u, 1), x, tf.math.log(u) * tf.where(exact, tf.ones_like(x), x / (u - 1)))
+
+
+def floor_div(operation: Operation) -> Tensor:
+    """Spell FloorDiv by a division that rounds towards zero, of floats by one that doesn't round."""
+    a, b = operation.inputs
+    if not a.dtype.is_integer:
+        return tf.floor(a / b)
+    quotient = tf.truncatediv(a, b)
+    rest = a - quotient * b
+    below = tf.logical_and(tf.not_equal(rest, 0), tf.math.logical_xor(rest < 0, b < 0))
+    return quotient - tf.cast(below, a.dtype)
+
+
+def root_of_squares(operation: Operation) -> Tensor | None:
+    """Spell the root of a sum of squares as that of its absolute value, which it is.
+
+    TFLite's converter makes one op of x / sqrt(sum(Square(x)) + e), with an e of its own.
+    """
+    [x] = operation.inputs
+    root = {"Rsqrt": tf.math.rsqrt, "Sqrt": tf.sqrt}[operation.kind]
+    return root(tf.abs(x)) if _sums_squares(x) else None
+
+
+def _sums_squares(x: Tensor) -> bool:
+    """Whether x is a sum of squares, perhaps with a constant added or as a lower bound."""
+    made = getattr(x, "op", None)  # a tensor that the model holds has none
+    if made is None or made.type in ("Add", "AddV2", "Maximum"):
+        return made is not None and any(_sums_squares(each) for each in made.inputs)
+    if made.type == "Sum":
+        made = made.inputs[0].op
+        return made.type == "Square" or (made.type == "Mul" and made.inputs[0] is made.inputs[1])
+    return False
+
+
+def softplus(operation: Operation) -> Tensor:
+    """Spell Softplus so that exp never overflows: TFLite's is log(exp(x) + 1), which ends at 88."""
+    [x] = operation.inputs
+    return tf.maximum(x, 0) + tf.math.log1p(tf.exp(-tf.abs(x)))
+
+
+def is_inf(operation: Operation) -> Tensor:
+    """Spell IsInf as |x| > the largest number."""
+    [x] = operation.inputs
+    return tf.abs(x) > x.dtype.max
+
+
+def log(operation: Operation) -> Tensor:
+    """Spell Log with infinity's own, as TFLite's ends at 88; see log_of_softmax."""
+    [x] = operation.inputs
+    inner = log_of_softmax(operation)
+    return tf.where(x > x.dtype.max, x, tf.math.log(x) if inner is None else inner)
+
+
+def log_of_softmax(operation: Operation) -> Tensor | None:
+    """Spell Log of a Softmax so that it isn't made a LogSoftmax, which is finite where Keras has the log of 0."""
+    [x] = operation.inputs
+    if getattr(x, "op", None) is None or x.op.type != "Softmax":
+        return None
+    return tf.math.log(tf.maximum(x, 0))
+
+
+def equal(operation: Operation) -> Tensor | None:
+    """Spell x == inf as x > the largest number: TFLite takes infinity for other than itself."""
+    a, b = operation.inputs
+    for x, other in ((a, b), (b, a)):
+        sign = _infinite(other) if x.dtype.is_floating else 0
+        if sign:
+            same = sign * x > x.dtype.max
+            return same if operation.kind == "Equal" else tf.logical_not(same)
+    return None
+
+
+def _infinite(x: Tensor) -> int:
+    """Return 1 or -1 for a constant that is infinity with that sign, else 0."""
+    negated = getattr(x, "op", None) is not None and x.op.type == "Neg"
+    value = tf.get_static_value(x.op.inputs[0] if negated else x)
+    if value is None or not np.all(np.isinf(value)) or len(set(np.sign(value).flat)) != 1:
+        return 0
+    return int(np.sign(value).flat[0]) * (-1 if negated else 1)
