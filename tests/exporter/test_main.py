@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+HEARING = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+"""The tests may run in the background of a shell, which has its jobs ignore Ctrl-C."""
+
 HELPER = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -91,9 +94,7 @@ def started(tmp_path):
             str(out),
         ]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        # The tests may run in the background of a shell, which has its jobs ignore Ctrl-C.
-        hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        processes.append(subprocess.Popen([*command, *options], text=True, preexec_fn=hearing, **streams))
+        processes.append(subprocess.Popen([*command, *options], text=True, **{"preexec_fn": HEARING, **streams}))
         return processes[-1], out
 
     yield start
@@ -176,7 +177,8 @@ def test_what_a_killed_export_leaves_is_cleaned_by_the_next(started):
 def test_a_signal_amid_the_imports_ends_the_program_in_a_sentence(tmp_path, number, module):
     (tmp_path / f"{module}.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from exporter.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, preexec_fn=HEARING)
     assert (done.returncode, done.stdout) == (SIGNALS[number], "")
     assert done.stderr == "interrupted; nothing was written\n"
 
