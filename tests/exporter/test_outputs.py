@@ -204,8 +204,8 @@ def write(places, text):
         (places[saved] / name).write_text(text)
     told = {"onnx": file, "savedmodel": saved}
     infos = {target: ArtifactInfo(path.name, sha256=outputs.digest(places[path])) for target, path in told.items()}
-    port = Port("x", "input", ("batch", "time", 3))
-    made = Contract({"name": text, "sha256": text}, ("y",), {"sequence": Signature("sequence", (port,), (port,), ())})
+    x, y = Port("x", "input", ("batch", "time", 3), time_axis=1), Port("y", "output", ("batch", 2))
+    made = Contract({"name": text, "sha256": text}, ("y",), {"sequence": Signature("sequence", (x,), (y,), ())})
     places[contract].write_text(replace(made, artifacts=infos).to_json())
 
 def deliver(text):
