@@ -112,18 +112,32 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
     return Loaded(model, model.name, None)
 
 
-def open_model(loaded: Loaded, progress: Progress = lambda text: None) -> Opened:
+def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Extent = None) -> Opened:
     """Find out what a model takes, gives and carries.
 
+    Args:
+        loaded: The model.
+        progress: Called with the stage.
+        batch: Samples a call, or "any"; None for what its inputs declare, which it may rely on.
+
     Raises:
-        UnsupportedModel: When it has no recurrent layer or one that isn't supported.
+        UnsupportedModel: When it has no recurrent layer or one that isn't supported, or can't have that batch.
     """
     from .model import Model
     from .survey import survey
 
     progress("surveying")
     surveyed = Model(loaded.model)
-    return Opened(loaded, surveyed, survey(surveyed))
+    declared = surveyed.batch
+    if declared in (None, batch) or batch is None:
+        return Opened(loaded, surveyed, survey(surveyed))
+    surveyed.batch = None if batch == "any" else batch
+    try:
+        return Opened(loaded, surveyed, survey(surveyed))
+    except UnsupportedModel:
+        raise UnsupportedModel(
+            f"batch {batch} can't be had: the model relies on the {declared} that its inputs declare.\n  Leave it out."
+        ) from None
 
 
 def computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
@@ -188,16 +202,11 @@ def export(
     progress("loading")
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
-        opened = open_model(loaded, progress)
+        opened = open_model(loaded, progress, batch)
         for target in targets:
             check_types(opened.model.types, target)
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
-        if opened.model.batch and batch not in (None, opened.model.batch):
-            raise UnsupportedModel(
-                f"batch {batch} can't be had: the model's inputs declare batches of {opened.model.batch}.\n"
-                "  Leave it out."
-            )
         together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
         outputs.kept(contract_path, together, force)  # refused now rather than when all is made
 
