@@ -87,6 +87,9 @@ CANT = {
 }
 """Runtime -> the golden cases that it refuses -> its words."""
 
+WRONG = {("narrow", "openvino"): "special"}
+"""Golden case, runtime -> the one run of it that goes wrong there: OpenVINO's cast of 1e-30 to float16 isn't 0."""
+
 
 def elsewhere(artifact, runtime):
     """Return an artifact opened in another runtime than its own."""
@@ -123,7 +126,8 @@ def test_golden(name, runtime, exported, golden_folder):
             signatures.check(elsewhere(artifact, runtime), case)
         return
     report = signatures.check(elsewhere(artifact, runtime), case)
-    assert report.ok, report.summary()
+    wrong = {WRONG[name, runtime]} if (name, runtime) in WRONG else set()
+    assert {diff.run for diff in report.failures} == wrong, report.summary()
     assert {diff.check for diff in report.diffs} >= {"sequence", "repeat"}
 
 
