@@ -26,8 +26,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## export the speech model three ways, prove it, stream a recording through each
 	@$(BIN)/python examples/japanese_vowels/demo.py
 
-test: $(STAMP) ## run all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## run all tests, two at a time: each process takes 1.5 GB
+	@$(BIN)/python -m pytest -n 2
 
 SECONDS := 600
 fuzz: $(STAMP) ## throw mutants of models and artifacts at their readers, ten minutes (SECONDS=600)
