@@ -2,6 +2,7 @@
 
 # What signal.py wraps: built in, where that one imports a dozen modules first.
 import _signal  # type: ignore[import-not-found]
+import io
 import os
 import sys
 
@@ -13,6 +14,8 @@ def main() -> None:
         if number is not None and _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _stop)
     _fill_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of names that its encoding doesn't have, too, as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     from . import check_signatures
 
     try:
@@ -30,7 +33,7 @@ def main() -> None:
 
 def _stop(number: int, frame: object) -> None:
     """End at once: an exception raised in the midst of an import can be lost there."""
-    _say("interrupted; nothing was written")
+    _say("interrupted")
     os._exit(128 + number)
 
 

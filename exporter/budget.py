@@ -110,6 +110,8 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     """
     most, declared, tensors, found = int(max_memory * 1e9), 0, 0, ""
     make_variable, make_tensor = keras.Variable.__init__, keras.KerasTensor.__init__
+    recurrent = keras.layers.RNN
+    make_states = recurrent._create_state_variables
 
     def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
         nonlocal declared, found
@@ -137,7 +139,18 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
             raise ValueError(found)
         make_tensor(self, shape, dtype, *args, **options)
 
+    def states(self: Any, batch_size: int) -> None:
+        """Count what a stateful layer keeps: Keras makes zeros of it before it makes the variables."""
+        nonlocal declared, found
+        sizes = [size for size in keras.tree.flatten(self.state_size) if isinstance(size, int) and size > 0]
+        declared += batch_size * sum(sizes) * max(1, _bits(keras, self.dtype) // 8)
+        if declared > most:
+            found = found or f"{_layer_at_work(keras)}: with its states the weights take {_over(declared, max_memory)}"
+            raise ValueError(found)
+        make_states(self, batch_size)
+
     keras.Variable.__init__, keras.KerasTensor.__init__ = variable, tensor
+    recurrent._create_state_variables = states
     try:
         yield
     except Exception:
@@ -145,6 +158,7 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
             raise
     finally:
         keras.Variable.__init__, keras.KerasTensor.__init__ = make_variable, make_tensor
+        recurrent._create_state_variables = make_states
     if found:  # even where Keras went on without it
         raise LoadError(found)
 
@@ -160,7 +174,9 @@ def run_shapes(keras: Any, model: Any) -> None:
     feeds = sized[0] if len(sized) == 1 else keras.tree.pack_sequence_as(model.input, sized)
     with contextlib.suppress(ValueError, TypeError):  # it need not run with these sizes; what goes beyond is noted
         model.compute_output_spec(feeds)
-        for layer in _attentions(model):
+    for layer in _attentions(model):
+        # One that a model of somebody's own calls has no symbolic input; others need not run with these sizes.
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
             query, value = [x.shape[1] for x in keras.tree.flatten(layer.input)[:2]]
             heads = getattr(layer, "num_heads", getattr(layer, "num_query_heads", 1))
             keras.KerasTensor([heads, query, value], layer.compute_dtype)  # of every step with every other

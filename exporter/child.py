@@ -80,7 +80,8 @@ class Child:
             variables: Its environment variables besides those there are.
             echo: Called in a thread with each line that it writes to stderr; None drops them.
         """
-        start = f"import sys; sys.path[:] = {sys.path!r}; from exporter.child import serve; serve({os.getpid()})"
+        places = [place for place in sys.path if isinstance(place, str)]  # Python itself goes by no others
+        start = f"import sys; sys.path[:] = {places!r}; from exporter.child import serve; serve({os.getpid()})"
         with _signals_blocked():  # a child has the signals blocked that its parent has when it starts it
             self._process = subprocess.Popen(
                 [sys.executable, *_flags(), "-c", start],

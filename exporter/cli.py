@@ -161,7 +161,7 @@ def main() -> None:
     help="tflite, onnx, savedmodel or all; may be repeated.",
 )
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
-@click.option("--batch", type=Extent(), help="Samples a call.  [default: 1 for tflite, any elsewhere]")
+@click.option("--batch", type=Extent(), help="Samples a call.  [default: as declared, else 1 for tflite or any]")
 @click.option("--time", type=Extent(), help="Time steps of a sequence call.  [default: as the model]")
 @click.option(
     "--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]"
@@ -221,7 +221,7 @@ def check(
             lambda tables: tables.print_report(report, artifact),
             as_json,
         )
-        own = [path for path in strays if path.samefile(artifact)]
+        own = [path for path in strays if path.name == Path(os.path.abspath(artifact)).name]  # noqa: PTH100
         session.tell_strays(own if quiet else strays)
         if not report.ok and quiet:
             session.say(f"{artifact}: {report.summary()}")

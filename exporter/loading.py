@@ -143,6 +143,7 @@ class _Lookout:
 
     def __init__(self) -> None:
         self._child: child.Child | None = None
+        self._owner = 0
         self._one = threading.Lock()
 
     def look(self, path: Path) -> None:
@@ -151,13 +152,13 @@ class _Lookout:
             try:
                 self._ask(path)
             except child.TooLong as lost:
-                raise self._damaged(path, lost) from None
+                raise self._lost(path, lost) from None
             except child.Lost:  # it ends with the thread that started it: what counts is how a new one ends
                 self.end()
                 try:
                     self._ask(path)
                 except child.Lost as lost:
-                    raise self._damaged(path, lost) from None
+                    raise self._lost(path, lost) from None
 
     def _ask(self, path: Path) -> None:
         """Have the file read, and raise what that raises."""
@@ -176,13 +177,14 @@ class _Lookout:
             self.end()  # its answer is still to come
             raise
 
-    def _damaged(self, path: Path, lost: child.Lost) -> LoadError:
+    def _lost(self, path: Path, lost: child.Lost) -> LoadError:
         self.end()
-        return LoadError(f"{path} is damaged: what reads it {lost}. {ANOTHER}")
+        return LoadError(f"{path} can't be read: what reads it {lost}. If that is not the machine's fault: {ANOTHER}")
 
     def start(self) -> child.Child:
-        """Return the process, a new one if there is none."""
-        if self._child is None:
+        """Return the process, a new one if there is none, or it is that of the process this one was forked from."""
+        if self._child is None or self._owner != os.getpid():
+            self._owner = os.getpid()
             self._child = child.Child()
             atexit.register(self.end)
         return self._child
@@ -234,7 +236,7 @@ def require_keras() -> Any:
     if version < (3, 15):
         raise LoadError(
             f"Keras {keras.__version__} is installed, which has known holes in loading files; "
-            "3.15 or later is needed: pip install -U keras."
+            "3.15 is needed: pip install 'keras==3.15.*'."
         )
     return keras
 

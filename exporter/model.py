@@ -184,7 +184,7 @@ class Model:
     def again(self) -> "Model":
         """Read the model again, as it is now, with what survey found out about it."""
         again = Model(self.keras)
-        again.masked, again.leads = self.masked, self.leads
+        again.batch, again.masked, again.leads = self.batch, self.masked, self.leads
         for name in self.repeated:
             again.start_anew(name)
         return again
@@ -236,7 +236,7 @@ def _no_recurrent_layer(model: Any) -> str:
         kind = type(cells[0]).__name__
         return (
             f"layer {cells[0].name!r} ({kind}) is a cell that the model calls by itself, for one time step: its states"
-            " are\n  inputs and outputs of the model already, so there is none to make explicit.\n"
+            " are\n  whatever the model passes to it, so there is none to make explicit.\n"
             f"  Put it into a recurrent layer, keras.layers.RNN({kind}(...)), for calls of any number of steps;\n"
             "  Keras' model.export() exports it as it is."
         )

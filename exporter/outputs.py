@@ -60,7 +60,7 @@ def paths(stem: str, targets: Sequence[str], out: str | Path | None) -> tuple[di
     folder = out is None or out_path.is_dir() or str(out).endswith(("/", os.sep))
     if not folder and len(targets) == 1:
         [target] = targets
-        if out_path.suffix == SUFFIX[target] or (target == "savedmodel" and not out_path.suffix):
+        if out_path.name.endswith(SUFFIX[target]) or (target == "savedmodel" and not out_path.suffix):
             name = out_path.name.removesuffix(SUFFIX[target])
             return {target: out_path}, out_path.parent / f"{name}{CONTRACT}"
     if not folder and out_path.suffix:

@@ -135,6 +135,7 @@ def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Ex
     try:
         return Opened(loaded, surveyed, survey(surveyed))
     except UnsupportedModel:
+        survey(Model(loaded.model))  # which may say what else is wrong
         raise UnsupportedModel(
             f"batch {batch} can't be had: the model relies on the {declared} that its inputs declare.\n  Leave it out."
         ) from None
@@ -171,7 +172,7 @@ def export(
         model: A keras.Model, or the path of a `.keras` or `.h5` file.
         to: "tflite", "onnx", "savedmodel", several of them, or "all".
         out: Where to: a folder, or for one target the artifact's path; None for the current folder.
-        batch: Samples a call, or "any"; None means 1 for tflite and any elsewhere.
+        batch: Samples a call, or "any"; None means what the model's inputs declare, else 1 for tflite, any elsewhere.
         time: Time steps of a `sequence` call, or "any"; None means as the model declares.
         signatures: "sequence", "step" or both; None means all the model can have.
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.

@@ -255,13 +255,15 @@ class _Run:
             recurrence,
             tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
             [tf.cast(state, recurrence.dtype) for state in states],
-            _joined(mask, _rows_of(self.feeds.get(LENGTHS), self.leads.get(prefix, "batch")), sequences),
+            mask
+            if prefix in self.repeated
+            else _joined(mask, _rows_of(self.feeds.get(LENGTHS), self.leads.get(prefix, "batch")), sequences),
             name is not None,
             {} if name else given,
             loop,
         )
         if prefix in self.repeated:
-            made = replace(made, name=prefix, mask=mask)
+            made = replace(made, name=prefix)
         else:
             self.calls.append(made)
         made.outputs = self.compute(made)
@@ -437,10 +439,14 @@ def _instance(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
+def recorded(model: Any, inside: bool = False) -> Iterator[list[tuple[str, Any]]]:
     """Record (what, tensor) for what goes into and comes out of every innermost layer, in the order they run.
 
     A layer that is still running when an exception passes through it is the last entry, with None as its output.
+
+    Args:
+        model: The Keras model.
+        inside: Whether to record layers inside TimeDistributed, too, with all time steps in the batch.
     """
     record: list[tuple[str, Any]] = []
 
@@ -461,6 +467,11 @@ def recorded(model: Any) -> Iterator[list[tuple[str, Any]]]:
         for path, layer in sublayers(model):
             if isinstance(layer, (keras.layers.RNN, keras.layers.Wrapper)) or not layer._layers:
                 stack.enter_context(_instance(layer, {"call": watched(f"Layer {path!r}", layer.call)}))
+            if inside and isinstance(layer, keras.layers.TimeDistributed):
+                for inner_path, inner in [("", layer.layer), *sublayers(layer.layer)]:
+                    if not inner._layers:
+                        watch = watched(f"Layer {f'{path}/{inner_path}'!r}", inner.call)
+                        stack.enter_context(_instance(inner, {"call": watch}))
         for _, outer in [("", model), *sublayers(model)]:
             graph = functional_of(outer)
             for operation in graph.operations if graph is not None else ():

@@ -166,6 +166,11 @@ def survey(model: Model) -> Survey:
         UnsupportedModel: When the model can't be run, or an input leaves other axes open than the batch and one more.
     """
     clocks, flexible, trials = _trials(model, _time_axes(model))
+    if len({len(trial.calls) for trial in trials}) > 1:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} calls its recurrent layers more often for more time steps.\n"
+            "  Let a recurrent layer run over the time steps."
+        )
     leads = model.leads = _leads(model, trials, flexible)
     made = list(zip(*([call for call in t.calls if call.recurrence.name in leads] for t in trials), strict=True))
     ran = [tuple(call.sequences.shape[1] for call in calls) for calls in made]
@@ -173,12 +178,15 @@ def survey(model: Model) -> Survey:
     sizes = {name: tuple(trial.sizes[clock[0]] for trial in trials) for name, clock in named.items()}
     times = [Dims(sizes).of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
     dims = Dims(sizes, frozenset(name for name in sizes if name in times) or frozenset(sizes))
-    facts = tuple(_facts(calls, time, dims, leads) for calls, time in zip(made, times, strict=True))
+    shapes = dims if flexible else Dims({})  # of one size alone nothing can be told
+    facts = tuple(
+        _facts(calls, time, shapes, time in dims.steps, leads) for calls, time in zip(made, times, strict=True)
+    )
 
     axes = {axis: name for name, clock in named.items() for axis in clock}
     inputs = tuple(_input_port(model, each, axes, dims) for each in model.inputs)
     model.masked = tuple(port.name for port in inputs if port.time_axis == 1)
-    outputs, order = _outputs(model, trials, [call[0] for call in made], dims)
+    outputs, order = _outputs(model, trials, [call[0] for call in made], shapes, [*sizes])
     declared = {
         axes[each.name, axis]: size
         for each in model.inputs
@@ -209,7 +217,7 @@ def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[s
     """Return why the model can't be stepped, None if it can, and how many time steps back was looked."""
     known, possible = reach.named_steps(model.keras)
     most = min(reach.MOST, reach.NUMBERS // trials[1].numbers)
-    back = min(max(possible, reach.LEAST), most)
+    back = min(max(known, possible, reach.LEAST), most)
     total = max(trials[0].sizes.values()) + 2  # other than the trials', so that a size of its own shows
     single = min(total, SINGLE)
     with law.exactly(model, trials[0].sizes) as exact:
@@ -223,11 +231,11 @@ def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[s
     return reason, 0 if reason else back
 
 
-def _facts(calls: Sequence[Call], time: Dim, dims: Dims, leads: Mapping[str, str]) -> CallFacts:
+def _facts(calls: Sequence[Call], time: Dim, dims: Dims, timed: bool, leads: Mapping[str, str]) -> CallFacts:
     first = calls[0]
     shape = dims.shape(f"steps_{first.name}", [call.outputs[0] for call in calls])[1:]
     lead = leads[first.recurrence.name]
-    return CallFacts(first.name, first.recurrence, time, shape, first.own, first.given, lead, time in dims.steps)
+    return CallFacts(first.name, first.recurrence, time, shape, first.own, first.given, lead, timed)
 
 
 def _input_port(model: Model, each: Any, axes: Mapping[Axis, str], dims: Dims) -> Port:
@@ -237,7 +245,7 @@ def _input_port(model: Model, each: Any, axes: Mapping[Axis, str], dims: Dims) -
 
 
 def _outputs(
-    model: Model, trials: Sequence[Trial], calls: Sequence[Call], dims: Dims
+    model: Model, trials: Sequence[Trial], calls: Sequence[Call], dims: Dims, names: Sequence[str]
 ) -> tuple[tuple[Port, ...], tuple[str, ...]]:
     """Return the ports of the outputs that are no recurrent ports, and the ports of all, in the model's order."""
     recurrent = recurrent_ports(list(calls))
@@ -248,7 +256,7 @@ def _outputs(
         name, values = given[0][0], [value for _, value in given]
         port = next((port for port, tensor in recurrent.items() if tensor is values[0]), None)
         if port is None:
-            taken = [LENGTHS, *dims.sizes, *(i.name for i in model.inputs), *recurrent, *states, *order]
+            taken = [LENGTHS, *names, *(i.name for i in model.inputs), *recurrent, *states, *order]
             port = unique(identifier(name), taken)
             shape = (_output_lead(model, trials, name, values), *dims.shape(port, values))
             outputs.append(Port(port, "output", shape, port_dtype(values[0].dtype.name), None, dims.time_axis(shape)))
@@ -324,8 +332,7 @@ def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list
         for axis, size in enumerate(each.shape)
         if (each.name, axis) in axes and size is not None
     }
-    back, _ = reach.named_steps(model.keras)
-    far = min(back, reach.MOST)
+    far = min(max(reach.named_steps(model.keras)), reach.MOST)
     reason = ""
     for clocks in _partitions(axes) if axes else ():
         for pair in (*TRIALS, (far + 5, far + 37)):
@@ -355,7 +362,7 @@ def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Tri
         ValueError: When an output is empty, which shows nothing.
     """
     feeds = model.draw(sizes, rows, np.random.default_rng(seed + 1))
-    with rewrite.recorded(model.keras) as record:
+    with rewrite.recorded(model.keras, inside=True) as record:
         outputs, calls = model.eagerly(feeds)
     if empty := [name for name, value in outputs if 0 in value.shape]:
         raise ValueError(f"its output {empty[0]!r} is empty for {max(sizes.values(), default=0)} time steps")
@@ -452,7 +459,8 @@ def _layout(model: Model, what: str, count: int, trial: Trial, pick: Callable[..
         finals.append(np.asarray(pick(*model.eagerly(given))))
     for dim in (f"batch * {count}", f"{count} * batch"):
         port = Port(what, "state", (dim,))
-        if np.allclose(port.samples(finals[0], np.arange(trial.rows)[::-1]), finals[1], rtol=1e-3, atol=1e-5):
+        swapped = port.samples(finals[0], np.arange(trial.rows)[::-1])
+        if np.allclose(swapped, finals[1], rtol=1e-3, atol=1e-5, equal_nan=True):
             return dim
     raise UnsupportedModel(f"{what} has rows that mix the samples of a batch.\n  Keep each sample's rows apart.")
 

@@ -162,7 +162,8 @@ def _port(data: dict[str, Any]) -> Port:
     if math.prod(dim for dim in shape if isinstance(dim, int)) > MOST:
         raise ValueError(f"port {name!r} of shape {data['shape']!r:.100}")
     # Contracts written before it was told say it by the dimension's name.
-    axis = data.get("time_axis", 1 if str(shape[1:2]).startswith("('time") else None)
+    named = len(shape) > 1 and str(shape[1]).startswith("time")
+    axis = data.get("time_axis", 1 if named else None)
     if axis is not None and not (type(axis) is int and 1 <= axis < len(shape) and isinstance(shape[axis], str)):
         raise ValueError(f"port {name!r} with time axis {axis!r:.100}")
     return Port(name, role, shape, dtype, below, axis)

@@ -64,10 +64,10 @@ def read(path: Path, most: int = MOST) -> bytes:
     Raises:
         ValueError: See look; or when it may not be read.
     """
-    look(path, most)
+    size = look(path, most)
     try:
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(size)  # not of `most`: that much memory would be asked for
     except OSError as error:
         raise ValueError(f"it can't be read ({error.strerror})") from None
 
@@ -80,12 +80,12 @@ def check_tree(folder: Path) -> None:
     """
     root = os.path.realpath(folder)
     for here, folders, names in os.walk(folder):
-        for name in (*folders, *names):
+        for number, name in enumerate((*names, *folders)):
             path = Path(here, name)
             inside = os.path.relpath(path, folder)
             if os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise ValueError(f"holds {inside!r}, a link to something outside")
-            if name in names:
+            if number < len(names):
                 try:
                     look(path, most=MOST)
                 except ValueError as error:

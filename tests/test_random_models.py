@@ -178,7 +178,7 @@ BETWEEN = {
     "heads": lambda y: layers.MultiHeadAttention(2, 3)(y, y),
     "pooled": lambda y: layers.AveragePooling1D(2, strides=1, padding="same")(y),
     "prelu": lambda y: layers.PReLU(shared_axes=[1])(y),
-    "softmax": lambda y: layers.Softmax()(y),
+    "softmax": lambda y: layers.Activation("softmax")(y),
     "scaled": scaled,
     "gated": lambda y: y * ops.sigmoid(ops.roll(y, 1, axis=-1)),
 }

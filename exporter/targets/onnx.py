@@ -33,6 +33,7 @@ from ..activations import ACTIVATIONS
 from ..lowerings.native import PLACEHOLDER
 from ..plan import ONNX_OPS, Plan, holds
 from ..recurrence import GATES, Recurrence, reorder
+from ..rewrite import LOCK
 from ..trace import Traced
 from .onnx_halves import join_halves
 
@@ -106,11 +107,12 @@ def _holding_nothing(function: Any) -> Any:
 @contextmanager
 def _keeping_casts() -> Iterator[None]:
     """Keep tf2onnx from making one cast of two: what the first one rounds or cuts off would come back."""
-    optimize = back_to_back_optimizer._func_map.pop(("Cast",))
-    try:
-        yield
-    finally:
-        back_to_back_optimizer._func_map[("Cast",)] = optimize
+    with LOCK:  # the table is every thread's
+        optimize = back_to_back_optimizer._func_map.pop(("Cast",))
+        try:
+            yield
+        finally:
+            back_to_back_optimizer._func_map[("Cast",)] = optimize
 
 
 def ops(path: Path) -> Counter[str]:

@@ -303,7 +303,7 @@ def test_what_never_ends_is_ended(make, refused, monkeypatch):
     monkeypatch.setattr(loading, "LOOK", 0.0)
     monkeypatch.setattr(loading, "LOOK_BYTES", 1e12)
     many = make(".h5", change_hdf5=lambda file: many_groups(file, 20_000))
-    assert "is damaged: what reads it gave no answer within" in refused(many)
+    assert "can't be read: what reads it gave no answer within" in refused(many)
     monkeypatch.undo()
     load(make(".h5"))  # by a process anew
 
