@@ -164,7 +164,8 @@ class Trial:
     @property
     def largest_difference(self) -> float:
         """Of the two witnesses."""
-        return max(float(np.abs(self.keras[port] - value).max(initial=0)) for port, value in self.expect.items())
+        gaps = (np.abs(self.keras[port].astype(np.float64) - value) for port, value in self.expect.items())
+        return max(float(gap.max(initial=0)) for gap in gaps)
 
     def of(self, rows: Array) -> "Trial":
         """Return some of its rows."""

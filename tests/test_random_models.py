@@ -21,7 +21,10 @@ from exporter.model import Model
 from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning"),  # and drops it
+]
 
 EXAMPLES = int(os.environ.get("RANDOM_MODELS", "10"))
 """How many are drawn: RANDOM_MODELS=200 makes a long run of it."""
