@@ -225,7 +225,7 @@ def require_keras() -> Any:
         keras: Any = importlib.import_module("keras")
     except ImportError as error:
         raise LoadError(
-            f"Keras on TensorFlow can't be imported ({_first_line(error)}): pip install 'keras>=3.15' tensorflow."
+            f"Keras on TensorFlow can't be imported ({_first_line(error)}): pip install 'keras==3.15.*' tensorflow."
         ) from error
     if (backend := keras.config.backend()) != "tensorflow":
         raise LoadError(
