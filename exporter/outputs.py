@@ -284,19 +284,40 @@ def staged(wanted: Sequence[Path], seal: Callable[[Staged], None] = lambda new: 
 
 
 def clean(folder: Path) -> None:
-    """Remove what exports into a folder left behind when they were killed; put back what they had taken away."""
-    base = _existing(folder.absolute())
-    for stage in base.glob(f"{STAGE}*"):
-        lock = _lock(stage)
-        if lock is None:  # another export is at work
-            continue
-        try:
-            if not hasattr(os, "getuid") or os.fstat(lock).st_uid == os.getuid():
-                with contextlib.suppress(OSError):
-                    _put_back(stage, base)
-                shutil.rmtree(stage, ignore_errors=True)
-        finally:
-            os.close(lock)
+    """Remove what exports into a folder left behind when they were killed; put back what they had taken away.
+
+    Where the folder was to be made, they left it in the nearest one above that there was then.
+    """
+    folder = folder.absolute()
+    base = _existing(folder)
+    for place in (base, *base.parents):
+        with contextlib.suppress(OSError):
+            for stage in place.glob(f"{STAGE}*"):
+                if place == base or _goes_to(stage) == folder:
+                    _remove(stage, place)
+
+
+def _remove(stage: Path, base: Path) -> None:
+    """Remove a stage that nobody is at work in."""
+    lock = _lock(stage)
+    if lock is None:  # another export is at work
+        return
+    try:
+        if not hasattr(os, "getuid") or os.fstat(lock).st_uid == os.getuid():
+            with contextlib.suppress(OSError):
+                _put_back(stage, base)
+            shutil.rmtree(stage, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _goes_to(stage: Path) -> Path | None:
+    """Return where what a stage holds goes; None where it doesn't tell: a stranger may have made it."""
+    told = stage / "folder"
+    try:
+        return Path(told.read_text(encoding="utf-8")) if stat.S_ISREG(told.lstat().st_mode) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _put_back(stage: Path, base: Path) -> None:
@@ -304,10 +325,9 @@ def _put_back(stage: Path, base: Path) -> None:
 
     A stranger may have made the stage: it is looked at closely, and nothing is moved from or to another place.
     """
-    told, taken = stage / "folder", stage / "old"
-    if not stat.S_ISREG(told.lstat().st_mode) or not stat.S_ISDIR(taken.lstat().st_mode):
+    folder, taken = _goes_to(stage), stage / "old"
+    if folder is None or not stat.S_ISDIR(taken.lstat().st_mode):
         return
-    folder = Path(told.read_text(encoding="utf-8"))
     for old in taken.iterdir() if base in (folder, *folder.parents) and ".." not in folder.parts else ():
         if not os.path.lexists(folder / old.name):
             old.rename(folder / old.name)

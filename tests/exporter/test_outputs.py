@@ -460,6 +460,18 @@ for k in range(40):
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(FILES)
 
 
+def test_what_was_left_above_a_folder_that_is_there_now_is_cleaned(tmp_path):
+    """A killed export into a new folder left its stage in the one above; another's is none of its business."""
+    for folder in (tmp_path / "new" / "out", tmp_path / "other"):
+        _, lock = outputs._new_stage(folder)
+        os.close(lock)
+    (tmp_path / "new" / "out").mkdir(parents=True)
+    assert len(list(tmp_path.glob(".export-lstm-*"))) == 2
+    clean(tmp_path / "new" / "out")
+    [left] = tmp_path.glob(".export-lstm-*")
+    assert (left / "folder").read_text() == str(tmp_path / "other")
+
+
 def test_while_one_export_moves_its_files_another_waits(tmp_path):
     file = tmp_path / "m.onnx"
     command = [sys.executable, "-c", PRELUDE + "deliver('second')", str(tmp_path), "exchange"]
