@@ -30,8 +30,9 @@ from signatures.errors import ExportLSTMError, LoadError, UnsafeModel
 from . import budget, child
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
-LOOK = 20.0  # seconds that reading a file may take
-LOOK_BYTES = 20e6  # and bytes that it may take one more for
+WAKING = 120.0  # seconds that the process which reads files may take to start
+LOOK = 20.0  # and to read a file
+LOOK_BYTES = 20e6  # for so many bytes one more
 MAX_BYTES = 4 << 30  # of the file, of all archive members, of all HDF5 datasets
 MAX_CONFIG_BYTES = 64 << 20  # room for a vocabulary of a million words
 MAX_EXPANSION = 200  # declared against stored bytes, above EXPANSION_FLOOR; Keras itself stores uncompressed
@@ -187,17 +188,25 @@ class _Lookout:
             self._owner = os.getpid()
             self._child = child.Child()
             atexit.register(self.end)
+            self._child.ask(_wake)
+            self._child.answer(limit=WAKING)
         return self._child
 
     def end(self) -> None:
         """End the process, if there is one."""
         if self._child is not None:
-            self._child.close()
+            if self._owner == os.getpid():
+                self._child.close()
             self._child = None
             atexit.unregister(self.end)
 
 
 _LOOKOUT = _Lookout()
+
+
+def _wake() -> None:
+    """Import what takes long, so that its time isn't the first file's."""
+    importlib.import_module("h5py")
 
 
 def _read_all(path: Path) -> None:

@@ -4,6 +4,8 @@ import inspect
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -558,3 +560,23 @@ def test_honest_layers_have_at_least_what_the_table_says():
         assert 1 < least(made.get_config()) <= made.count_params(), name
         seen += 1
     assert seen > 20
+
+
+def test_a_forked_process_reads_files_too(golden_folder):
+    """Its reading process is its own: the one it was forked with answers its parent."""
+    program = """
+import os, sys
+from pathlib import Path
+from exporter import loading
+path = Path(sys.argv[1])
+loading._LOOKOUT.look(path)
+if not (pid := os.fork()):
+    loading._LOOKOUT.look(path)
+    os._exit(0)
+_, status = os.waitpid(pid, 0)
+loading._LOOKOUT.look(path)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, golden_folder / "one_layer" / "model.keras"]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
