@@ -89,6 +89,18 @@ def _signed(x: Tensor) -> Tensor:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
+def bitwise_and(operation: Operation) -> Tensor | None:
+    """Spell the sign bit of floats by comparisons: Keras' signbit, argmax and argmin look at it."""
+    bits, mask = operation.inputs
+    made = getattr(bits, "op", None)  # a tensor that the model holds has none
+    least = bits.dtype.min if bits.dtype.is_integer else None
+    if made is None or made.type != "Bitcast" or not made.inputs[0].dtype.is_floating:
+        return None
+    if bits.shape.rank != made.inputs[0].shape.rank or tf.get_static_value(mask) != least:
+        return None
+    return tf.where(_signed(made.inputs[0]), tf.constant(least, bits.dtype), tf.zeros([], bits.dtype))
+
+
 def expm1(operation: Operation) -> Tensor:
     """Spell Expm1 as tanh(x / 2) (exp(x) + 1), which is as exact near 0."""
     [x] = operation.inputs

@@ -47,6 +47,7 @@ BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
 SPELLINGS = {
     "Atan2": spelling.atan2,
+    "BitwiseAnd": spelling.bitwise_and,
     "Expm1": spelling.expm1,
     "FloorDiv": spelling.floor_div,
     "Log1p": spelling.log1p,

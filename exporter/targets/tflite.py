@@ -22,6 +22,7 @@ from ..recurrence import Recurrence
 from ..trace import Traced
 
 SPELLINGS = {
+    "BitwiseAnd": spelling.bitwise_and,
     "Equal": spelling.equal,
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,

@@ -55,6 +55,9 @@ def special():
         "floor_int": n // by,
         "modulo_int": n % by,
         "to_bool": ops.cast(ops.cast(x, "int32"), "bool"),
+        "largest": ops.argmax(x, axis=-1),
+        "smallest": ops.argmin(x, axis=-1),
+        "sign": ops.signbit(x),
         "angle": ops.arctan2(x, ops.flip(x, axis=-1)),
     }
 
