@@ -100,7 +100,7 @@ def record(
         trials = [recorder.run_of(total) for total in wanted]
         few = 7 if fixed is None and contract.step is None else min(wanted)
         short = max((total for total in wanted if total <= 10), default=few)
-        trials += recorder.special(short, max(trial.noisiest for trial in trials))
+        trials += recorder.special(short)
     recipe = {
         "witnesses": [f"Keras {contract.dtype}", _second(model)],
         "largest_difference": max(trial.largest_difference for trial in trials),
@@ -236,13 +236,8 @@ class Recorder:
             best = min(best, found, key=lambda trial: (not trial.usable, trial.noisiest))
         return self._agreed(best)
 
-    def special(self, total: int, noise: float) -> list[Trial]:
-        """Return a trial of rows that reach values at which kernels differ, if there is one that is calm enough.
-
-        Args:
-            total: Time steps.
-            noise: What is calm enough: the model's noise on other feeds.
-        """
+    def special(self, total: int) -> list[Trial]:
+        """Return a trial of T steps of rows that reach values at which kernels differ, if the model is calm on any."""
         self.progress("special values")
         wanted = len(SPECIAL) + min(64, NUMBERS // self._numbers(self._drawn(total, KINDS[0], 1)))
         kinds = (*SPECIAL, *(CANDIDATES[k % len(CANDIDATES)] for k in range(wanted - len(SPECIAL))))
@@ -252,7 +247,7 @@ class Recorder:
             trial = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
         except Exception:  # noqa: BLE001 - a layer may check its inputs and raise what it likes; these rows are an extra
             return []
-        calm = np.flatnonzero(trial.rows <= max(CALM, noise))
+        calm = np.flatnonzero(trial.rows <= CALM)
         return [kept] if calm.size and (kept := trial.of(calm)).usable else []
 
     def _reaching(self, feeds: Mapping[str, Array]) -> list[int]:
