@@ -495,7 +495,7 @@ class TestRequireKeras:
     @pytest.mark.parametrize("version", ["2.15.0", "3.12.4", "3.13.0", "3.14.9"])
     def test_too_old(self, monkeypatch, version):
         monkeypatch.setitem(sys.modules, "keras", self.fake(version))
-        with pytest.raises(LoadError, match=rf"Keras {version} is installed.*3.15 or later"):
+        with pytest.raises(LoadError, match=rf"Keras {version} is installed.*3.15 is needed"):
             require_keras()
 
     @pytest.mark.parametrize("version", ["3.15.0", "3.15.0.dev1", "4.0.0"])
