@@ -2,8 +2,8 @@
 
 The model is run in Keras on random data of three sizes. What that shows is a fact about this model and needs no
 knowledge of its other layers: which axes count time, which outputs are recurrent states, which initial states are its
-own inputs. The third run is longer than every number in the model (see reach.py), so that nothing that ends at such a
-number, y[:, -300:], passes for a time axis.
+own inputs. The third run, if the model takes it, is longer than the numbers in the model reach (see reach.py), so that
+nothing that ends at such a number, y[:, -300:], passes for a time axis.
 
 Inputs that must be equally long share a clock, one named dimension. A clock that a recurrent layer runs over counts the
 time steps of a call. What has another one is a memory, such as what an attention looks into: every call takes it whole.
