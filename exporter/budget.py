@@ -28,9 +28,9 @@ MAX_SEQUENCE = 200
 Options = dict[str, Any]
 
 
-def _number(options: Options, *keys: str) -> int:
-    """Return the first of these options that is there, as a number; what is no number of at least 1 counts as 1."""
-    value = next((options[key] for key in keys if key in options), 1)
+def _number(options: Options, key: str) -> int:
+    """Return an option as a number; what is no number of at least 1 counts as 1."""
+    value = options.get(key, 1)
     return value if isinstance(value, int) and value >= 1 else 1
 
 
@@ -54,8 +54,8 @@ LEAST: dict[str, Callable[[Options], int]] = {
     **{f"{kind}{suffix}": _gated(3) for kind in ("GRU", "CuDNNGRU") for suffix in ("", "Cell")},
     **{f"SimpleRNN{suffix}": _gated(1) for suffix in ("", "Cell")},
     **{
-        f"{kind}{n}D{suffix}": lambda options: _number(options, "filters") * _kernel(options)
-        for kind, suffix in (("Conv", ""), ("Conv", "Transpose"))
+        f"Conv{n}D{suffix}": lambda options: _number(options, "filters") * _kernel(options)
+        for suffix in ("", "Transpose")
         for n in (1, 2, 3)
     },
     **{f"SeparableConv{n}D": lambda options: _kernel(options) + _number(options, "filters") for n in (1, 2)},
