@@ -89,6 +89,12 @@ def _signed(x: Tensor) -> Tensor:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
+def atan(operation: Operation) -> Tensor:
+    """Spell Atan by Atan2: TFLite has that one only."""
+    [x] = operation.inputs
+    return tf.atan2(x, tf.ones_like(x))
+
+
 def bitwise_and(operation: Operation) -> Tensor | None:
     """Spell the sign bit of floats by comparisons: Keras' signbit, argmax and argmin look at it."""
     bits, mask = operation.inputs
@@ -124,6 +130,26 @@ def floor_div(operation: Operation) -> Tensor:
     rest = a - quotient * b
     below = tf.logical_and(tf.not_equal(rest, 0), tf.math.logical_xor(rest < 0, b < 0))
     return quotient - tf.cast(below, a.dtype)
+
+
+def largest(operation: Operation) -> Tensor | None:
+    """Spell Max with -infinity where nothing is larger: ONNX Runtime's ReduceMax starts at the least float."""
+    x, axes = operation.inputs
+    if not x.dtype.is_floating:
+        return None
+    keep = operation.attributes["keep_dims"].b
+    found = tf.reduce_any(x >= x.dtype.min, axes, keep)
+    return tf.where(found, tf.reduce_max(x, axes, keep), tf.constant(-math.inf, x.dtype))
+
+
+def roll(operation: Operation) -> Tensor:
+    """Spell Roll by two slices an axis, which may be of any length."""
+    x, shifts, axes = operation.inputs
+    for shift, axis in zip(tf.unstack(tf.reshape(shifts, [-1])), np.ravel(tf.get_static_value(axes)), strict=True):
+        size = tf.shape(x)[axis]
+        left = tf.math.floormod(tf.cast(-shift, tf.int32), tf.maximum(size, 1))
+        x = tf.concat(tf.split(x, [left, size - left], axis)[::-1], axis)
+    return x
 
 
 def root_of_squares(operation: Operation) -> Tensor | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from signatures.errors import ExportLSTMError, UnsupportedModel, one_line
 from signatures.ports import Port, Signature
 
 from . import lowerings
@@ -54,6 +55,9 @@ def trace(
         dims: Dimensions that are fixed in this artifact.
         plans: How each recurrent call of each signature is lowered.
         spellings: TensorFlow operations that are written otherwise.
+
+    Raises:
+        UnsupportedModel: When it runs on arrays but not as a graph, or not with these dimensions open.
     """
     traced = Traced({}, tf.Module())
     variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
@@ -91,7 +95,15 @@ def trace(
         return tf.function(ports, input_signature=specs, autograph=False)
 
     traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
-    graphs = [function.get_concrete_function().graph for function in traced.functions.values()]
+    try:
+        graphs = [function.get_concrete_function().graph for function in traced.functions.values()]
+    except ExportLSTMError:
+        raise
+    except Exception as error:  # a layer raises what it likes when it can't be traced
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} can't be run as a graph ({one_line(error)}).\n"
+            "  If it needs to know a size, give it: --batch N, --time N (batch=N, time=N in Python)."
+        ) from error
     read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
     traced.module.variables_read = list(read.values())
     return traced

@@ -17,8 +17,6 @@ from ..trace import Traced
 SPELLINGS = {"Log": spelling.log_of_softmax}
 """What TensorFlow's own optimizer makes something else of: see Target."""
 
-LOOPS = {"While", "StatelessWhile"}
-
 
 def write(traced: Traced, contract: Contract, path: Path) -> None:
     """Write a SavedModel folder; see Target.write."""
@@ -34,11 +32,8 @@ def ops(path: Path) -> Counter[str]:
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
-    """Require one BlockLSTMV2 per call that has it, and a time loop for the others only; see Target.faults."""
-    blocks, loops = (sum(plan.lowering in names for _, plan in planned) for names in (("block",), ("scan", "xla")))
-    found = (
-        [] if loops else [f"it holds {ops[op]} {op} op(s); there should be no loop" for op in sorted(LOOPS & set(ops))]
-    )
+    """Require one BlockLSTMV2 per call that has it; see Target.faults."""
+    blocks = sum(plan.lowering == "block" for _, plan in planned)
     if ops["BlockLSTMV2"] < blocks:
-        found.append(f"it holds {ops['BlockLSTMV2']} BlockLSTMV2 op(s) for {blocks} recurrent layers")
-    return found
+        return [f"it holds {ops['BlockLSTMV2']} BlockLSTMV2 op(s) for {blocks} recurrent layers"]
+    return []

@@ -22,12 +22,14 @@ from ..recurrence import Recurrence
 from ..trace import Traced
 
 SPELLINGS = {
+    "Atan": spelling.atan,
     "BitwiseAnd": spelling.bitwise_and,
     "Equal": spelling.equal,
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,
     "Log": spelling.log,
     "NotEqual": spelling.equal,
+    "Roll": spelling.roll,
     "Rsqrt": spelling.root_of_squares,
     "Softplus": spelling.softplus,
     "Sqrt": spelling.root_of_squares,
