@@ -142,6 +142,13 @@ def largest(operation: Operation) -> Tensor | None:
     return tf.where(found, tf.reduce_max(x, axes, keep), tf.constant(-math.inf, x.dtype))
 
 
+def one_hot(operation: Operation) -> Tensor:
+    """Spell OneHot of an index below zero, which has no place, as of one too large: ONNX counts it from the end."""
+    indices, depth, on, off = operation.inputs
+    beyond = tf.where(indices < 0, tf.cast(depth, indices.dtype), indices)
+    return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
+
+
 def roll(operation: Operation) -> Tensor:
     """Spell Roll by two slices an axis, which may be of any length."""
     x, shifts, axes = operation.inputs

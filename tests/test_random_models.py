@@ -155,7 +155,9 @@ def build(spec):
     outputs.insert(0, layers.Dense(2)(y) if spec["head"] else y)
     model = keras.Model(x, outputs if len(outputs) > 1 else outputs[0])
     rng = np.random.default_rng(spec["seed"])
-    model.set_weights([(0.3 * rng.standard_normal(w.shape)).astype(w.dtype) for w in model.get_weights()])
+    for weight in model.weights:
+        drawn = 0.3 * rng.standard_normal(weight.shape)
+        weight.assign(np.abs(drawn) + 0.1 if "variance" in weight.path else drawn)
     return model
 
 

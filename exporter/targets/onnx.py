@@ -24,7 +24,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tf2onnx.optimizer import back_to_back_optimizer
 
 from signatures.contract import Contract
-from signatures.errors import UnsupportedModel
+from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Signature
 from signatures.runtimes.onnx import METADATA
 
@@ -52,6 +52,7 @@ SPELLINGS = {
     "FloorDiv": spelling.floor_div,
     "Log1p": spelling.log1p,
     "Max": spelling.largest,
+    "OneHot": spelling.one_hot,
 }
 """What tf2onnx has no form for or a wrong one: see Target."""
 
@@ -69,14 +70,25 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
 
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
-    function = _holding_nothing(function)
-    with _keeping_casts():
-        model, _ = tf2onnx.convert.from_function(
-            function,
-            function.input_signature,
-            opset=OPSET,
-            custom_op_handlers={PLACEHOLDER: (native, []), **{op: (handler, []) for op, handler in HANDLERS.items()}},
+
+    def refusal(error: Exception) -> UnsupportedModel:
+        return UnsupportedModel(
+            f"tf2onnx can't write an operation of the model ({one_line(error)}).\n"
+            "  Export to tflite or savedmodel, or replace that layer."
         )
+
+    handlers = {PLACEHOLDER: native, **HANDLERS}
+    try:
+        function = _holding_nothing(function)
+        with _keeping_casts():
+            model, _ = tf2onnx.convert.from_function(
+                function,
+                function.input_signature,
+                opset=OPSET,
+                custom_op_handlers={op: (handler, []) for op, handler in handlers.items()},
+            )
+    except Exception as error:  # tf2onnx raises what its own code trips over
+        raise refusal(error) from error
     nodes = _nodes(model.graph)
     unknown = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type, OPSET, node.domain)})
     if unknown:
@@ -88,7 +100,10 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     _name_dims(model.graph, signature)
     model.producer_name = "export-lstm"
     onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # a form that tf2onnx has is a wrong one
+        raise refusal(error) from error
     path.write_bytes(model.SerializeToString())
 
 
@@ -184,7 +199,10 @@ def _name_dims(graph: Any, signature: Signature) -> None:
     """Name the open dimensions of inputs and outputs as the contract does."""
     ports = {port.name: port for port in (*signature.inputs, *signature.outputs)}
     for value in (*graph.input, *graph.output):
-        for found, dim in zip(value.type.tensor_type.shape.dim, ports[value.name].shape, strict=True):
+        shape, wanted = value.type.tensor_type.shape.dim, ports[value.name].shape
+        while len(shape) < len(wanted):  # tf2onnx doesn't know the rank of what a loop or a branch gives
+            shape.add()
+        for found, dim in zip(shape, wanted, strict=True):
             if not found.HasField("dim_value"):
                 found.dim_param = str(dim)
 
@@ -221,7 +239,54 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
 
 
-HANDLERS = {"Erfc": _erfc, "FloorMod": _floor_mod, "SelectV2": _where}
+def _resize(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write a resize to a size: tf2onnx gives a scale where it knows the shape, whose rounding may cost a pixel."""
+    x = node.input[0]
+    open_shape = graph.make_node("Identity", [x], shapes=[[-1] * 4], dtypes=[graph.get_dtype(x)])
+    graph.replace_input(node, x, open_shape.output[0], 0)
+    tf2onnx.onnx_opset.nn.Resize.version_11(graph, node)
+
+
+def _scatter(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write ScatterNd with what goes to one place added up: tf2onnx's keeps the last."""
+    tf2onnx.onnx_opset.tensor.ScatterND.version_11(graph, node)
+    node.type = "ScatterND"
+    node.set_attr("reduction", "add")
+
+
+def _top_k(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write TopKV2 in the numbers' own type where ONNX Runtime has it: tf2onnx makes floats of large integers."""
+    (x, k), (values, indices) = node.input, node.output
+    dtype, counted = graph.get_dtype(x), graph.get_dtype(indices)
+    if dtype not in (INT32, INT64, onnx.TensorProto.DOUBLE):
+        node.type = "TopK"
+        tf2onnx.onnx_opset.tensor.TopKV2.any_version_after10(OPSET, graph, node)
+        return
+    nodes = _Nodes(graph, dtype)
+    graph.remove_node(node.name)
+    count = nodes.op("Unsqueeze", [nodes.op("Cast", [k], INT64, to=INT64), nodes.const([0])], INT64)
+    places = tf2onnx.utils.make_name(indices)
+    graph.make_node("TopK", [x, count], outputs=[values, places], dtypes=[dtype, INT64])
+    graph.make_node("Cast", [places], attr={"to": counted}, outputs=[indices], dtypes=[counted])
+
+
+def _refused(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Leave an operation as it is, so that it is refused by its name."""
+
+
+HANDLERS = {
+    "CTCGreedyDecoder": _refused,
+    "Erfc": _erfc,
+    "FloorMod": _floor_mod,
+    "ResizeArea": _refused,
+    "ResizeBicubic": _refused,
+    "ResizeBilinear": _resize,
+    "ResizeNearestNeighbor": _resize,
+    "ScatterNd": _scatter,
+    "SelectV2": _where,
+    "SparseSoftmaxCrossEntropyWithLogits": _refused,
+    "TopKV2": _top_k,
+}
 """TensorFlow operation -> what writes it in ONNX, where tf2onnx has no form for it or a wrong one."""
 
 

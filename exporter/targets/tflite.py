@@ -50,7 +50,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
             content = converter.convert()
         except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError, RuntimeError alike
             raise UnsupportedModel(
-                f"TFLite has no builtin form for an operation of the model: {_reason(error)}\n"
+                f"TFLite has no builtin form for an operation of the model: {_reason(error)}.\n"
                 "  Export to onnx or savedmodel, or replace that layer."
             ) from None
     path.write_bytes(embed(content, contract))
@@ -155,7 +155,9 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
 
 
 def _reason(error: Exception) -> str:
-    """Return the ops that a converter's message names, else its first line."""
+    """Return the ops that a converter's message names, with float64 where that is the trouble, else its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line.partition(":")[2].strip() for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
-    return (", ".join(named) if named else (lines or [type(error).__name__])[0])[:300]
+    wide = {line.partition("(")[0].removeprefix("tf.") for line in lines if line.startswith("tf.") and "f64" in line}
+    found = [f"{op} of float64" if op in wide else op for names in named for op in names.split(", ")]
+    return (", ".join(found) if found else (lines or [type(error).__name__])[0])[:300]
