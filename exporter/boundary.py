@@ -62,7 +62,16 @@ def contract(
     }
     proven = {"time_steps": survey.proven} if survey.proven else {}
     example = {name: tried[0] for name, tried in survey.tried.items()}
-    return Contract(model, survey.order, made, survey.no_step, example, {}, provenance, dtype, proven=proven)
+    return Contract(
+        model,
+        survey.order,
+        made,
+        step=survey.no_step,
+        example=example,
+        provenance=provenance,
+        dtype=dtype,
+        proven=proven,
+    )
 
 
 def _own_inputs(survey: Survey) -> list[Port]:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any, get_args
 
 from .errors import ArtifactError
@@ -65,6 +65,7 @@ class Contract:
     model: Mapping[str, str | None]
     outputs: tuple[str, ...]
     signatures: Mapping[str, Signature]
+    _: KW_ONLY
     step: str | None = None
     example: Mapping[str, int] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)

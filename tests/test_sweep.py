@@ -661,7 +661,8 @@ EXCLUDED = {
     " convert_to_numpy custom_gradient dtype is_tensor jvp ndim shape",
     "text, which no port takes": "StringLookup TextVectorization",
     "other frameworks": "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper",
-    "Keras can't run it symbolically with TensorFlow": "Equalization argpartition histogram vectorize view_as_complex view_as_real",
+    "Keras can't run it symbolically with TensorFlow": "Equalization argpartition histogram vectorize view_as_complex"
+    " view_as_real",
     "Keras can't run it as a TensorFlow graph": "corrcoef isin kron lu_factor nanmedian nanpercentile nanquantile",
     "needs SciPy for its window": "STFTSpectrogram",
     "draws random numbers": "elastic_transform",

@@ -60,6 +60,8 @@ def test_the_contract_tells_what_it_was_made_of():
     assert found.provenance == {"keras": "3"}
     assert found.outputs == ("y", "lstm_h")
     assert found.step is None
+    assert (found.noise, found.proven) == ({}, {})
+    assert made(replace(PLAIN, proven=2000)).proven == {"time_steps": 2000}
     assert dict(found.example) == {"time": 5}
     assert not found.artifacts
 
