@@ -3,35 +3,22 @@
 Loading a SavedModel runs parts of it. So its graphs are looked at first: only what computes may be in them.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework import op_def_registry
 
 from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
 from . import Call, Takes
+from .savedmodel_ops import COMPUTING
 
 CONTRACT = "assets.extra/contract.json"
 
-# Of the ops that TensorFlow calls stateful, those that keep their state in memory: variables, calls and control flow.
-STATEFUL = frozenset(
-    {"VarHandleOp", "ReadVariableOp", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"}
-    | {"ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp", "DisableCopyOnRead"}
-    | {"StatefulPartitionedCall", "While", "If", "Case", "Assert"}
-)
-# Ops that TensorFlow calls stateless take and give numbers, or lists of tensors. Strings may be names of files.
-LISTS = re.compile(r"TensorList|EmptyTensorList")
-NUMBERLESS = frozenset({7, 20, 21})  # DT_STRING, DT_RESOURCE, DT_VARIANT in types.proto
-# Those of them that reach files, other devices or code all the same, by what they are told in an attribute.
-REACHING = re.compile(r"^_|Debug|Copy|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|PyFunc|Dataset|Queue|Reader|Barrier")
-TELLING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")
 # What tf.saved_model.save puts into its two functions that read and write the variables. Loading calls neither.
 SAVING = frozenset(
     {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
@@ -123,7 +110,7 @@ def check(path: Path) -> None:
     savers = _savers(graphs)
     library = {function.signature.name for function in graphs.graph_def.library.function}
     for place, node in _nodes(graphs):
-        if node.op not in library and not (_computes(node.op) or (place in savers and node.op in SAVING)):
+        if node.op not in library and not (node.op in COMPUTING or (place in savers and node.op in SAVING)):
             raise _unsafe(f"It holds the op {node.op!r} ({place or 'main graph'}: {node.name})")
 
 
@@ -132,18 +119,6 @@ def _unsafe(what: str) -> UnsafeArtifact:
         f"{what}, which export-lstm doesn't write: loading it may read or write files or run code. "
         "If you trust who made it, pass --trust (in Python: signatures.open(path, trust=True))."
     )
-
-
-def _computes(op: str) -> bool:
-    """Tell whether an op does nothing but mathematics and variables in memory."""
-    if op in STATEFUL:
-        return True
-    known = op_def_registry.get(op)
-    if known is None or known.is_stateful or REACHING.search(op):
-        return False
-    kinds = {argument.type for argument in (*known.input_arg, *known.output_arg)}
-    told = (attribute.name for attribute in known.attr)
-    return (bool(LISTS.match(op)) or not kinds & NUMBERLESS) and not any(map(TELLING.search, told))
 
 
 def _nodes(graphs: Any) -> Iterator[tuple[str, Any]]:
