@@ -33,6 +33,8 @@ DEPTH = 100
 """Messages within messages, as far as protocol buffers read them."""
 MOST_FIELDS = 1_500_000
 """Of all messages together: some 4 seconds of looking."""
+ORT = b"ORTM"
+"""At byte 4 of ONNX Runtime's own format, a flatbuffer, which the runtime takes from any name."""
 
 
 def load(path: Path) -> tuple[Contract, Call, Takes]:
@@ -63,9 +65,14 @@ def check(content: bytes) -> None:
     """Refuse an ONNX file whose tensors lie in other files, or whose nodes need a library.
 
     Raises:
-        UnsafeArtifact: With what it holds.
+        UnsafeArtifact: With what it holds; or when it is of ONNX Runtime's own format, which isn't looked into.
         ValueError: When the bytes are not ONNX.
     """
+    if content[4:8] == ORT:
+        raise UnsafeArtifact(
+            "The file is of ONNX Runtime's own format (ORT), not ONNX, which export-lstm writes. "
+            "Export the Keras model again."
+        )
     view, count, graphs = memoryview(content), 0, 0
     waiting: list[tuple[str, int, int, int]] = [("Model", 0, len(content), 0)]
     while waiting:

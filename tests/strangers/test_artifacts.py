@@ -478,12 +478,22 @@ def test_numbers_are_read_as_protocol_buffers_read_them():
         b"\x00\x00",
         b"\xff" * 40,
         varint(1 << 35) + b"\0",
-        b"\0\0\0\0ORTM" + bytes(64),
     ],
 )
 def test_bytes_that_are_no_protocol_buffer(tmp_path, refused, content):
     (tmp_path / "model.onnx").write_bytes(content)
     assert "damaged or not ONNX" in refused(tmp_path / "model.onnx", ArtifactError, signatures.open)
+
+
+def test_a_file_of_onnx_runtimes_own_format(tmp_path, refused, monkeypatch):
+    """Its bytes can be an ONNX model of one graph, too."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **options: pytest.fail("ONNX Runtime saw it"))
+    content = field(2, b"..ORTM") + field(7, b"")
+    assert content[4:8] == b"ORTM"
+    (tmp_path / "model.onnx").write_bytes(content)
+    assert "ONNX Runtime's own format" in refused(tmp_path / "model.onnx", UnsafeArtifact, signatures.open)
 
 
 def test_small_fields_have_an_end(monkeypatch):
