@@ -546,6 +546,11 @@ class Session:
         self._clean()
         end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
 
+    def end_if_late(self) -> None:
+        """End the command if a signal came while files were moved into place, which has failed and is told."""
+        if self._signal is not None:
+            end(self._signal)
+
     def _left(self, short: bool = False) -> str:
         """Say what was written when the command comes to an early end."""
         if self._folder is None:
@@ -605,6 +610,7 @@ def running(verbose: bool, quiet: bool) -> Iterator[Session]:
         if session.status is not None:
             session.status.stop()
         session.say(text, kind)
+        session.end_if_late()
         sys.exit(1)
 
 

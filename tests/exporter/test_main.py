@@ -22,7 +22,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 from exporter import outputs
-from signatures.errors import ParityError
+from signatures.errors import OutputError, ParityError
 
 def export(model, targets, check, options, progress):
     here, how = Path(options["out"]), Path(model).stem
@@ -53,10 +53,12 @@ def deliver(beside, how, progress):
         (beside / "pid").write_text(str(os.getpid()))
         time.sleep(60)
     progress(outputs.DELIVERING)
-    if how == "delivers":
+    if how in ("delivers", "fails", "dies late"):
         (beside / "pid").write_text(str(os.getpid()))
         time.sleep(1)
-    if how == "dies":
+    if how == "fails":
+        raise OutputError("m.onnx: can't be written (No space left on device). Give another --out.")
+    if how.startswith("dies"):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -144,6 +146,21 @@ def test_a_signal_amid_delivery_ends_the_export_when_all_is_in_place(started, nu
     assert (process.returncode, *told) == (SIGNALS[number], "", said)
     assert not running(pid)
     assert sorted(path.name for path in out.iterdir()) == ["m.contract.json", "m.onnx"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("how", "said"), [("fails", "OutputError: m.onnx: can't be written"), ("dies late", "was killed (SIGKILL")]
+)
+def test_a_signal_amid_a_delivery_that_fails_is_answered_when_that_is_told(started, number, how, said):
+    process, out = started(how)
+    pid = pid_beside(out)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == SIGNALS[number]
+    assert said in told
+    assert told.endswith("\ninterrupted\n")
+    assert not running(pid)
 
 
 def test_a_second_signal_does_not_wait(started):
