@@ -2,40 +2,47 @@
 
 A list and not a rule: of some 1,900 ops that TensorFlow registers, many of those that it calls stateless run code that
 they are told, reach files, or belong to training, other devices or TensorFlow's own tests; and an op that a new
-TensorFlow brings is refused until it is added here. tests/signatures/runtimes/test_savedmodel_ops.py looks at what each may do.
+TensorFlow brings is refused until it is added here. What TensorFlow registers of each is looked at by the tests.
 """
 
-VARIABLES = frozenset(
+
+def _named(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+VARIABLES = _named(
     """
     VarHandleOp ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp ResourceGather ResourceGatherNd
     VariableShape VarIsInitializedOp DisableCopyOnRead
-    """.split()
+    """
 )
 """These keep their state in memory; the model's weights are read by them."""
 
-CALLING = frozenset(
-    "PartitionedCall StatefulPartitionedCall While StatelessWhile If StatelessIf Case StatelessCase".split()
+CALLING = _named(
+    """
+    PartitionedCall StatefulPartitionedCall While StatelessWhile If StatelessIf Case StatelessCase
+    """
 )
 """These run functions of the graph, whose nodes are looked at like all others."""
 
-LISTS = frozenset(
+LISTS = _named(
     """
     EmptyTensorList TensorListConcat TensorListConcatLists TensorListConcatV2 TensorListElementShape
     TensorListFromTensor TensorListGather TensorListGetItem TensorListLength TensorListPopBack TensorListPushBack
     TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter TensorListScatterIntoExistingList
     TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack
-    """.split()
+    """
 )
 """Lists of tensors, which loops fill."""
 
-GRAPH = frozenset(
+GRAPH = _named(
     """
-    Assert Const EnsureShape FakeParam Identity IdentityN NoOp Placeholder PlaceholderV2 PlaceholderWithDefault
-    PreventGradient Snapshot StopGradient
-    """.split()
+    Assert CheckNumerics Const EnsureShape FakeParam Identity IdentityN NoOp Placeholder PlaceholderV2
+    PlaceholderWithDefault PreventGradient Snapshot StopGradient
+    """
 )
 
-ARRAYS = frozenset(
+ARRAYS = _named(
     """
     ArgMax ArgMin BatchToSpace BatchToSpaceND Bincount Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo Bucketize
     Cast Concat ConcatOffset ConcatV2 ConjugateTranspose CropAndResize DenseBincount DepthToSpace Diag DiagPart
@@ -47,10 +54,10 @@ ARRAYS = frozenset(
     SpaceToDepth Split SplitV Squeeze StridedSlice TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub
     TensorScatterUpdate TensorStridedSliceUpdate Tile TopK TopKV2 Transpose Unique UniqueV2 UniqueWithCounts
     UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where XlaDynamicSlice XlaDynamicUpdateSlice ZerosLike
-    """.split()
+    """
 )
 
-NUMBERS = frozenset(
+NUMBERS = _named(
     """
     Abs AccumulateNV2 Acos Acosh Add AddN AddV2 All Angle Any ApproximateEqual Asin Asinh Atan Atan2 Atanh BesselI0
     BesselI0e BesselI1 BesselI1e BesselJ0 BesselJ1 BesselK0 BesselK0e BesselK1 BesselK1e BesselY0 BesselY1 Betainc
@@ -62,19 +69,19 @@ NUMBERS = frozenset(
     SegmentMax SegmentMaxV2 SegmentMean SegmentMin SegmentMinV2 SegmentProd SegmentProdV2 SegmentSum SegmentSumV2
     Sigmoid Sign Sin Sinh Spence Sqrt Square SquaredDifference Sub Sum Tan Tanh TruncateDiv TruncateMod
     UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum Xdivy Xlog1py Xlogy Zeta
-    """.split()
+    """
 )
 
-LINEAR_ALGEBRA = frozenset(
+LINEAR_ALGEBRA = _named(
     """
     BandedTriangularSolve BatchMatMul BatchMatMulV2 BatchMatMulV3 Cholesky Eig Einsum FFT FFT2D FFT3D FFTND IFFT IFFT2D
     IFFT3D IFFTND IRFFT IRFFT2D IRFFT3D IRFFTND LogMatrixDeterminant Lu MatMul MatrixDeterminant MatrixExponential
     MatrixInverse MatrixLogarithm MatrixSolve MatrixSolveLs MatrixSquareRoot MatrixTriangularSolve Qr RFFT RFFT2D RFFT3D
     RFFTND SelfAdjointEig SelfAdjointEigV2 Svd TridiagonalMatMul TridiagonalSolve
-    """.split()
+    """
 )
 
-LAYERS = frozenset(
+LAYERS = _named(
     """
     AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation AudioSpectrogram AvgPool AvgPool3D BiasAdd BiasAddV1
     BlockLSTM BlockLSTMV2 CTCGreedyDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression Conv Conv2D Conv2DBackpropInput
@@ -87,28 +94,28 @@ LAYERS = frozenset(
     QuantizeAndDequantizeV3 QuantizeAndDequantizeV4 QuantizeV2 RGBToHSV Relu Relu6 ResizeArea ResizeBicubic
     ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate Selu Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign
     SparseSoftmaxCrossEntropyWithLogits
-    """.split()
+    """
 )
 
-SPARSE = frozenset(
+SPARSE = _named(
     """
     RaggedGather RaggedRange RaggedTensorToSparse RaggedTensorToTensor SparseAdd SparseBincount SparseConcat
-    SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul SparseFillEmptyRows SparseReduceMax SparseReduceMaxSparse
-    SparseReduceSum SparseReduceSumSparse SparseReorder SparseReshape SparseSegmentMean SparseSegmentMeanWithNumSegments
-    SparseSegmentSqrtN SparseSegmentSqrtNWithNumSegments SparseSegmentSum SparseSegmentSumWithNumSegments SparseSlice
-    SparseSoftmax SparseSparseMaximum SparseSparseMinimum SparseSplit SparseTensorDenseAdd SparseTensorDenseMatMul
-    SparseToDense
-    """.split()
+    SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul SparseFillEmptyRows SparseReduceMax
+    SparseReduceMaxSparse SparseReduceSum SparseReduceSumSparse SparseReorder SparseReshape SparseSegmentMean
+    SparseSegmentMeanWithNumSegments SparseSegmentSqrtN SparseSegmentSqrtNWithNumSegments SparseSegmentSum
+    SparseSegmentSumWithNumSegments SparseSlice SparseSoftmax SparseSparseMaximum SparseSparseMinimum SparseSplit
+    SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense
+    """
 )
 
-SEEDED = frozenset(
+SEEDED = _named(
     """
     RandomIndexShuffle StatelessMultinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
     StatelessRandomGammaV2 StatelessRandomGammaV3 StatelessRandomGetKeyCounter StatelessRandomGetKeyCounterAlg
     StatelessRandomNormal StatelessRandomNormalV2 StatelessRandomPoisson StatelessRandomUniform
     StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 StatelessRandomUniformInt StatelessRandomUniformIntV2
     StatelessRandomUniformV2 StatelessShuffle StatelessTruncatedNormal StatelessTruncatedNormalV2
-    """.split()
+    """
 )
 """Random numbers that follow from a seed they take."""
 

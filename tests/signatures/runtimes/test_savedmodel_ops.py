@@ -11,7 +11,8 @@ from tensorflow.python.framework import op_def_registry
 from signatures.runtimes.savedmodel_ops import CALLING, COMPUTING, LISTS, VARIABLES
 
 STRING, RESOURCE, VARIANT = 7, 20, 21  # in types.proto
-STATEFUL = (CALLING - {"PartitionedCall", "StatelessWhile", "StatelessIf", "StatelessCase"}) | {"Assert"}
+CHECKING = {"Assert", "CheckNumerics"}  # which raise
+STATEFUL = (CALLING - {"PartitionedCall", "StatelessWhile", "StatelessIf", "StatelessCase"}) | CHECKING
 REACHING = re.compile(r"file|path|url|address|_dir|descriptor|vocab_|region|token|server")
 NOT_THEM = re.compile(
     r"^_|Debug|Copy(?!OnRead)|Custom|Mlir|Abort|TPU|Tpu|DTensor|Infeed|PyFunc|Dataset|Queue|Reader|Barrier|Risc|Cudnn"
@@ -62,4 +63,3 @@ def test_none_is_of_a_kind_that_reaches_beyond():
     }
     assert "MapDefun" not in COMPUTING
     assert "SymbolicGradient" not in COMPUTING
-
