@@ -257,10 +257,9 @@ def golden(
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
     with running(verbose, quiet) as session:
         check_path(model)
-        arrays = None if feeds is None else read_feeds(feeds)
         session.write_to(case.parent)
         recorded = session.run(
-            _golden, model, case, {"feeds": arrays, "lengths": lengths, "dtype": dtype, "max_memory": max_memory}
+            _golden, model, case, feeds, {"lengths": lengths, "dtype": dtype, "max_memory": max_memory}
         )
         session.show(
             lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
@@ -338,10 +337,11 @@ def _export(model: Path, targets: list[str], check: bool, options: dict[str, Any
     return run(model, targets, check=check, progress=progress, **options)
 
 
-def _golden(model: Path, case: Path, options: dict[str, Any], progress: child.Progress) -> Any:
+def _golden(model: Path, case: Path, feeds: Path | None, options: dict[str, Any], progress: child.Progress) -> Any:
+    arrays = None if feeds is None else read_feeds(feeds)
     from .pipeline import record_case
 
-    return record_case(model, case, progress=progress, **options)
+    return record_case(model, case, feeds=arrays, progress=progress, **options)
 
 
 def _check_inspected(path: Path) -> None:

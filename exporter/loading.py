@@ -40,7 +40,6 @@ EXPANSION_FLOOR = 100 << 20
 MAX_PACKED = 20  # as far as packed arrays count as stored when layers are held against them
 # Honest models of some thousand layers have a tenth of these.
 MAX_MEMBERS = 10_000  # of an archive
-MAX_LISTING = 4 << 20  # bytes of an archive's list of members
 MAX_OBJECTS = 30_000  # groups and datasets of an HDF5 file
 MAX_BRACKETS = 300_000  # dicts and lists of a configuration
 MAX_COMMAS = 4_000_000
@@ -305,16 +304,6 @@ def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
         )
 
 
-class _Listing(io.BufferedReader):
-    """A file that gives at most MAX_LISTING bytes at once, all that zipfile needs to list an honest archive."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to `size` bytes."""
-        if size is not None and size > MAX_LISTING:
-            raise LoadError(f"{self.name}: the archive's list of members takes {size:,} bytes, which is too long.")
-        return super().read(size)
-
-
 def _read_keras(path: Path) -> Checked:
     """Check a `.keras` archive."""
     import h5py
@@ -324,7 +313,7 @@ def _read_keras(path: Path) -> Checked:
             raise LoadError(f"{path} is an HDF5 file, not a .keras archive; rename it to {path.stem}.h5.")
         raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated. {ANOTHER}")
     with _damaged(path, "the archive"):
-        with _Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        with files.Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             _check_members(archive, path)
         with zipfile.ZipFile(path) as archive:
             config = _parse_config(archive.read("config.json"), path)

@@ -3,6 +3,7 @@
 What is wrong is a ValueError whose text goes on after the path, which callers know: "it is a named pipe, not a file".
 """
 
+import io
 import math
 import os
 import stat
@@ -19,6 +20,8 @@ MOST = 2 << 30
 """Bytes of an artifact or of an array: neither flatbuffers nor protocol buffers go beyond."""
 TEXT = 64 << 20
 """Bytes of a JSON text."""
+LISTING = 4 << 20
+"""Bytes of an archive's list of members."""
 
 KINDS = {
     stat.S_IFREG: "a file",
@@ -125,6 +128,16 @@ def read_npy(path: Path) -> Array:
         return read_array(file, size)
 
 
+class Listing(io.BufferedReader):
+    """A file that gives at most LISTING bytes at once, all that zipfile needs to list an honest archive."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        if size is not None and size > LISTING:
+            raise ValueError(f"the archive's list of members takes {size:,} bytes, which is too long")
+        return super().read(size)
+
+
 def read_npz(path: Path) -> dict[str, Array]:
     """Read an `.npz` file, array by name; see read_array.
 
@@ -134,13 +147,13 @@ def read_npz(path: Path) -> dict[str, Array]:
     look(path)
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if (total := sum(member.file_size for member in members)) > MOST:
                 raise ValueError(f"it holds {total:,} bytes; at most {MOST:,} are accepted")
             for member in members:
-                with archive.open(member) as file:
-                    arrays[member.filename.removesuffix(".npy")] = read_array(file, member.file_size)
+                with archive.open(member) as inside:
+                    arrays[member.filename.removesuffix(".npy")] = read_array(inside, member.file_size)
     except ValueError:
         raise
     except Exception as error:  # noqa: BLE001 - zipfile and zlib raise errors of many kinds on damaged bytes

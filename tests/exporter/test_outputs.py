@@ -639,6 +639,18 @@ def test_a_strangers_contract_has_nothing_read_but_the_files_beside_it(beside, m
     assert read == []
 
 
+@pytest.mark.parametrize("name", ["m.tflite", "m_savedmodel/data"])
+def test_what_is_larger_than_any_artifact_of_ours_is_not_read(beside, monkeypatch, name):
+    monkeypatch.setattr(outputs, "digest", lambda path: pytest.fail(f"{path} was read"))
+    path = beside.parent / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(outputs.MOST + 1)
+    target, file = ("tflite", name) if path.suffix else ("savedmodel", "m_savedmodel")
+    beside.write_text(contract(**{target: ArtifactInfo(file, sha256="ab")}).to_json())
+    assert beside.with_name(file) in strays(beside)
+
+
 def test_a_contract_that_is_no_file_or_a_large_one_is_not_read(tmp_path, monkeypatch):
     pipe, large = tmp_path / "pipe.contract.json", tmp_path / "large.contract.json"
     os.mkfifo(pipe)

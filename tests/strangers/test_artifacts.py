@@ -746,6 +746,16 @@ def test_a_case_of_no_files(case, refused, case_, part):
     assert "not a golden case" in refused(folder, ArtifactError, signatures.Case.load)
 
 
+def test_feeds_of_too_many_arrays_are_not_listed(tmp_path, refused, monkeypatch):
+    import zipfile
+
+    monkeypatch.setattr(signatures.files, "LISTING", 1000)
+    with zipfile.ZipFile(tmp_path / "feeds.npz", "w") as archive:
+        for k in range(100):
+            archive.writestr(f"{k}.npy", b"")
+    assert "list of members takes" in refused(tmp_path / "feeds.npz", LoadError, cli.read_feeds)
+
+
 @pytest.mark.parametrize("case_", NO_FILES)
 def test_feeds_of_no_file(tmp_path, refused, case_):
     NO_FILES[case_][0](tmp_path / "feeds.npz")
