@@ -46,13 +46,14 @@ class Tolerance:
     def factor(self, expect: Array, noise: float) -> float:
         """Return how many tolerances a port may be off by: one, or TIMES its noise where that is more.
 
-        Noise beyond SHARE of the port's range would hide what is wrong, and no whole number is rounded: one, then.
+        Noise beyond SHARE of the port's range would hide what is wrong, what isn't finite has no range, and no whole
+        number is rounded: one, then.
 
         Args:
-            expect: The port's values.
+            expect: The port's values, those of all samples.
             noise: Its noise, see Run.
         """
-        if expect.dtype.kind != "f" or not expect.size:
+        if expect.dtype.kind != "f" or not expect.size or not np.isfinite(expect).all():
             return 1.0
         small = noise * self.around(expect).max() < SHARE * np.ptp(expect.astype(np.float64))
         return max(1.0, TIMES * noise) if small else 1.0

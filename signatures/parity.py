@@ -158,7 +158,7 @@ def check(
             expect, tolerance = (calls["sequence"], EXACT) if name == "repeat" else (run.expect, seen.tolerance)
             if case is not None or name != first:
                 wanted = _shared(runner, expect, outputs)
-                diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise)
+                diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise, run.expect)
     return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs)
 
 
@@ -172,17 +172,35 @@ def _shared(runner: Runner, expect: Feeds, got: Feeds) -> dict[str, Array]:
 
 
 def compare(
-    check: str, run: str, expect: Feeds, got: Feeds, tolerance: Tolerance, noise: Mapping[str, float] = {}
+    check: str,
+    run: str,
+    expect: Feeds,
+    got: Feeds,
+    tolerance: Tolerance,
+    noise: Mapping[str, float] = {},
+    whole: Mapping[str, Array] = {},
 ) -> list[PortDiff]:
-    """Compare names, then shapes, then types, then values; NaN never passes."""
-    return [
-        _diff(check, run, port, expect.get(port), got.get(port), tolerance, noise.get(port, 0.0))
-        for port in sorted({*expect, *got})
-    ]
+    """Compare names, then shapes, then types, then values; NaN never passes.
+
+    Args:
+        check: What is told of the call.
+        run: What is told of its feeds.
+        expect: Output port -> array.
+        got: The same.
+        tolerance: How far apart they may be.
+        noise: Output port -> that of the run.
+        whole: Output port -> what is expected of all samples of the run, where `expect` has some of them.
+    """
+    found = []
+    for port in sorted({*expect, *got}):
+        want, off = expect.get(port), noise.get(port, 0.0)
+        factor = 1.0 if want is None else tolerance.factor(whole.get(port, want), off)
+        found.append(replace(_diff(check, run, port, want, got.get(port), tolerance, factor), noise=off))
+    return found
 
 
 def _diff(
-    check: str, run: str, port: str, want: Array | None, got: Array | None, tolerance: Tolerance, noise: float
+    check: str, run: str, port: str, want: Array | None, got: Array | None, tolerance: Tolerance, factor: float
 ) -> PortDiff:
     def fault(note: str) -> PortDiff:
         return PortDiff(check, run, port, needed=float("inf"), ok=False, note=note)
@@ -198,10 +216,10 @@ def _diff(
     if not (np.isfinite(want).all() and np.isfinite(got).all()):
         return fault("NaN or infinity")
     if not want.size:
-        return PortDiff(check, run, port, noise=noise)
+        return PortDiff(check, run, port)
     a, b = got.astype(np.float64), want.astype(np.float64)
     gap, allowed = np.abs(a - b), tolerance.around(want)
-    excess = gap - tolerance.factor(want, noise) * allowed
+    excess = gap - factor * allowed
     worst = np.unravel_index(int(np.argmax(excess)), gap.shape)
     return PortDiff(
         check,
@@ -213,7 +231,6 @@ def _diff(
         worst=tuple(int(k) for k in worst),
         needed=float((gap / (1 + np.abs(b))).max()),
         share=float(shares(gap, allowed).max()),
-        noise=noise,
         ok=bool((excess <= 0).all()),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signatures import Case, ParityReport, Port, PortDiff, Run, Tolerance, check
+from signatures import Case, ParityReport, Port, PortDiff, Run, Tolerance, check, parity
 from signatures.errors import ArtifactError
 from signatures.parity import compare, random_feeds
 
@@ -498,6 +498,23 @@ def test_a_port_may_be_off_by_four_times_its_noise():
 def test_noise_widens_nothing_where_the_model_is_calm_or_the_noise_is_large():
     assert not noisy(1.1, 0.25).ok
     assert not noisy(1.1, 51).ok  # beyond a thousandth of what the port holds: 1e-3 of 1 is 50 tolerances of 2e-5
+
+
+def test_noise_is_held_against_the_range_of_all_samples_where_some_are_run(fake, monkeypatch):
+    """Steps of long runs are those of one call, whose values may lie close to each other."""
+    monkeypatch.setattr(parity, "LONG", 3)
+    [run] = fake.case(4).runs
+    run.feeds["x"][0] = 0.5
+
+    def last(feeds, off):
+        return {**fake.lstm(feeds), "label": feeds["x"][:, -1, :2] + np.float32(off)}
+
+    run = replace(run, expect=last(run.feeds, 0), noise={"label": 3.0})
+    case = Case("tiny", (run,))
+    artifact = partial(fake.artifact, dims={"batch": 1})
+    assert {d.check for d in check(artifact(lambda _, feeds: last(feeds, 0)), case).diffs} >= {"steps"}
+    assert check(artifact(lambda _, feeds: last(feeds, 3e-5)), case).ok
+    assert not check(artifact(lambda _, feeds: last(feeds, 3e-4)), case).ok
 
 
 def test_nothing_in_a_port_is_nothing_wrong():
