@@ -1,14 +1,21 @@
 """What the artifacts are made of: which ops may occur, how many, and that nothing grows with T."""
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
+import flatbuffers
+import numpy as np
 import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 from exporter import export
 from exporter.plan import Plan
 from exporter.recurrence import Recurrence
 from exporter.targets import onnx, savedmodel, tflite
+from signatures.contract import Contract
 
 CASES = ("stacked", "masked", "tokens", "encoder_decoder", "nested_twice")
 RECURRENT_CALLS = {"stacked": 2, "masked": 2, "tokens": 1, "encoder_decoder": 2, "nested_twice": 3}
@@ -138,3 +145,25 @@ def test_bidirectional_halves_share_one_onnx_op(tmp_path):
     back = layers.LSTM(4, go_backwards=True)(x, initial_state=states)  # which needs the other's end
     [artifact] = export(keras.Model(x, [sequences, back]), "onnx", tmp_path / "linked.onnx")
     assert artifact.ops["LSTM"] == 2
+
+
+def test_tflite_has_no_rsqrt_by_whatever_code_it_is_told():
+    """A converter may give one kernel several codes, as of several versions."""
+    function = tf.function(lambda x: {"y": tf.math.rsqrt(x) + tf.math.rsqrt(x + 1)})
+    made = function.get_concrete_function(tf.TensorSpec([2], tf.float32))
+    model = schema.ModelT.InitFromPackedBuf(tf.lite.TFLiteConverter.from_concrete_functions([made]).convert(), 0)
+    rsqrt = schema.BuiltinOperator.RSQRT
+    code = next(k for k, each in enumerate(model.operatorCodes) if each.builtinCode == rsqrt)
+    *_, last = (each for each in model.subgraphs[0].operators if each.opcodeIndex == code)
+    last.opcodeIndex = len(model.operatorCodes)
+    model.operatorCodes.append(copy.copy(model.operatorCodes[code]))
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    content = tflite.embed(bytes(builder.Output()), Contract({"name": "m"}, ("y",), {}))
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    assert {each["op_name"] for each in interpreter._get_ops_details()} & {"RSQRT", "SQRT"} == {"SQRT"}
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.float32([4, 0.25]))
+    interpreter.invoke()
+    given = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(given, [0.5 + 5**-0.5, 2 + 1.25**-0.5], rtol=1e-6)

@@ -82,8 +82,9 @@ def _without_rsqrt(model: Any) -> None:
     builtin = schema.BuiltinOperator
     if builtin.RSQRT not in kinds:
         return
-    rsqrt, div, one = kinds.index(builtin.RSQRT), len(kinds), len(model.buffers)
-    model.operatorCodes[rsqrt] = _code(builtin.SQRT)
+    rsqrts, div, one = {k for k, kind in enumerate(kinds) if kind == builtin.RSQRT}, len(kinds), len(model.buffers)
+    for rsqrt in rsqrts:
+        model.operatorCodes[rsqrt] = _code(builtin.SQRT)
     model.operatorCodes.append(_code(builtin.DIV))
     model.buffers.append(schema.BufferT(data=np.frombuffer(np.float32(1).tobytes(), np.uint8)))
     for graph in model.subgraphs:
@@ -92,7 +93,7 @@ def _without_rsqrt(model: Any) -> None:
         operators = []
         for operator in graph.operators:
             operators.append(operator)
-            if operator.opcodeIndex == rsqrt:
+            if operator.opcodeIndex in rsqrts:
                 [y] = operator.outputs
                 operator.outputs = np.array([len(graph.tensors)], np.int32)
                 graph.tensors.append(copy.copy(graph.tensors[y]))
