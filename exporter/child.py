@@ -15,6 +15,7 @@ import errno
 import os
 import pickle
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -79,12 +80,15 @@ class Child:
         Args:
             variables: Its environment variables besides those there are.
             echo: Called in a thread with each line that it writes to stderr; None drops them.
+
+        Raises:
+            ExportLSTMError: When there is no Python to run it.
         """
         places = [place for place in sys.path if isinstance(place, str)]  # Python itself goes by no others
         start = f"import sys; sys.path[:] = {places!r}; from exporter.child import serve; serve({os.getpid()})"
         with _signals_blocked():  # a child has the signals blocked that its parent has when it starts it
             self._process = subprocess.Popen(
-                [sys.executable, *_flags(), "-c", start],
+                [_python(), *_flags(), "-c", start],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL if echo is None else subprocess.PIPE,
@@ -270,6 +274,23 @@ def _ending(code: int) -> str:
         name = signal.Signals(-code).name
         return "was killed (SIGKILL, as when memory runs out)" if name == "SIGKILL" else f"crashed ({name})"
     return f"crashed (signal {-code})"
+
+
+def _python() -> str:
+    """Return the Python that runs a child: this one, or the one that multiprocessing.set_executable was told.
+
+    Raises:
+        ExportLSTMError: When this one is part of another program, which would start itself once more.
+    """
+    spawn = sys.modules.get("multiprocessing.spawn")  # nobody told it anything where it isn't imported
+    chosen = os.fsdecode((spawn and spawn.get_executable()) or sys.executable or "")
+    named = re.search("python|pypy", Path(chosen).name, re.IGNORECASE)
+    if not named or (chosen == sys.executable and getattr(sys, "frozen", False)):
+        raise ExportLSTMError(
+            f"a process that works on files can't be started, this Python is of another program ({chosen or '?'}). "
+            "Name one that has export-lstm: multiprocessing.set_executable('.../python')."
+        )
+    return chosen
 
 
 def _flags() -> list[str]:

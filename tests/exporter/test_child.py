@@ -1,5 +1,8 @@
 """A process of its own: what it answers, how it ends, and that it never outlives the one that started it."""
 
+import io
+import multiprocessing
+import multiprocessing.spawn
 import os
 import signal
 import subprocess
@@ -12,7 +15,7 @@ import pytest
 
 from exporter import child
 from exporter.child import Child, Lost, Surprise, TooLong, run
-from signatures.errors import FeedError
+from signatures.errors import ExportLSTMError, FeedError
 
 HELPER = """
 import os, sys, time
@@ -88,6 +91,25 @@ def test_a_refusal_keeps_its_kind_and_anything_else_is_one_line(helper):
         run(helper.refuse)
     with pytest.raises(Surprise, match=r"^ZeroDivisionError: .*by zero$"):
         run(divmod, 1, 0)
+
+
+@pytest.mark.parametrize(("program", "frozen"), [("", False), (None, False), ("/bin/cat", False), (None, True)])
+def test_a_python_within_another_program_is_told_and_another_one_can_be_named(monkeypatch, program, frozen):
+    python = sys.executable
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    monkeypatch.setattr(sys, "executable", python if frozen else program)
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", sys.executable)
+    with pytest.raises(ExportLSTMError, match=r"of another program .* multiprocessing\.set_executable"):
+        run(os.getpid)
+    other = Path(python).with_name(f"python{sys.version_info.major}") if frozen else python
+    multiprocessing.set_executable(str(other))
+    assert run(os.getpid) != os.getpid()
+
+
+def test_it_starts_where_the_streams_are_no_files(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.StringIO())
+    assert run(os.getpid) != os.getpid()
 
 
 def test_several_questions_to_one_process():
