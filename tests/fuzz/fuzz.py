@@ -4,8 +4,9 @@ A mutant follows from the seed, its kind and its number alone, which are printed
 `python tests/fuzz/fuzz.py --again KIND NUMBER` makes and opens it once more, and shows the traceback.
 
 A finding is anything but an answer or a refusal in one sentence: another exception, which the command line would call
-a bug; no answer within the limit; a file outside the mutant's place; or the end of a process that isn't a child of its
-own in the command line, as that of an artifact's runtime is.
+a bug; no answer within the limit; a file that is new or gone afterwards, beside the mutant, in the current folder, at
+home, among temporary files or among the seeds; or the end of a process that isn't a child of its own in the command
+line, as that of an artifact's runtime is. One mutant in BY_COMMAND is given to the command line itself.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +40,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 CASES = ("one_layer", "masked", "cells", "nested_twice")
 LIMIT = 20.0
 """Seconds for one mutant."""
+BY_COMMAND = 499
+"""One mutant in so many is opened by the command line: no multiple of the number of kinds."""
+COMMAND_LIMIT = 180.0
+"""Seconds for one of these, which imports TensorFlow anew."""
+OWN = frozenset({".cache", ".config", ".keras", ".ses"})
+"""What Keras, Matplotlib and ONNX Runtime make at home and among temporary files when they are imported."""
 MEMORY = 8 << 30
 KEEP = 40
 """Findings that are kept as files."""
@@ -360,32 +368,72 @@ KINDS = {
 
 def open_mutant(seed: str, kind: str, number: int, seeds: Path, place: Path) -> tuple[str, str]:
     """Make a mutant and open it; return what came of it: answered, refused or a finding, and the text."""
-    from signatures.errors import ExportLSTMError
-
     shutil.rmtree(place, ignore_errors=True)
-    (place / "mutant").mkdir(parents=True)
-    (place / "here").mkdir()
+    for name in ("mutant", "here", "home", "tmp"):
+        (place / name).mkdir(parents=True)
     os.chdir(place / "here")
+    os.environ.update(HOME=str(place / "home"), TMPDIR=str(place / "tmp"))
+    tempfile.tempdir = None  # it is looked for anew
     rng = random.Random(f"{seed}/{kind}/{number}")
     try:
         run = KINDS[kind].make(rng, seeds, place / "mutant")
     except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:  # HDF5 holds no attribute of this size
         return "not made", str(error)
-    before = sorted(place.rglob("*"))
-    text = ""
+    before = listed(place, seeds)
+    words = command(place / "mutant", seeds) if number % BY_COMMAND == 0 else None
+    outcome, text = opened(run) if words is None else commanded(words)
+    if words is not None:
+        shutil.rmtree(place / "mutant" / "recorded", ignore_errors=True)
+    after = listed(place, seeds)
+    return (outcome, text) if after == before else ("a file", f"{sorted(after ^ before)}")
+
+
+def listed(*folders: Path) -> set[Path]:
+    """Return all that is in some folders but for what libraries keep for themselves."""
+    return {path for folder in folders for path in folder.rglob("*") if not OWN.intersection(path.parts)}
+
+
+def opened(run: Open) -> tuple[str, str]:
+    """Open a mutant in this process."""
+    from signatures.errors import ExportLSTMError
+
     try:
         run()
-        outcome = "answered"
     except ExportLSTMError as error:
         text = str(error)
-        outcome = "refused" if text and "\n" not in text else "a text of several lines"
         if "This is a bug" in text:
-            outcome = "a bug"
+            return "a bug", text
+        return "refused" if text and "\n" not in text else "a text of several lines", text
     except BaseException as error:  # noqa: BLE001 - this is what is looked for
-        outcome, text = type(error).__name__, traceback.format_exc()
-    if sorted(place.rglob("*")) != before:
-        outcome, text = "a file", f"{sorted({*place.rglob('*')} ^ {*before})}"
-    return outcome, text
+        return type(error).__name__, traceback.format_exc()
+    return "answered", ""
+
+
+def command(mutant: Path, seeds: Path) -> list[str] | None:
+    """Return the words of a command line that opens a mutant; None for one that lies in no file."""
+    for path in mutant.iterdir():
+        if path.name == "case":
+            return ["check", str(seeds / f"{CASES[0]}.onnx"), "--golden", str(path)]
+        if path.name == "feeds.npz":
+            return ["golden", str(seeds / f"{CASES[0]}.keras"), "-o", str(mutant / "recorded"), "--feeds", str(path)]
+        return ["inspect" if path.suffix in (".keras", ".h5") else "check", str(path)]
+    return None
+
+
+def commanded(words: list[str]) -> tuple[str, str]:
+    """Open a mutant by the command line, whose own process must neither crash nor show a traceback."""
+    made = subprocess.run(
+        [sys.executable, "-m", "exporter", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=False,
+    )
+    if made.returncode not in (0, 1) or "Traceback" in made.stderr or "This is a bug" in made.stderr:
+        return f"exit code {made.returncode} of the command line", f"{' '.join(words)}\n{made.stderr}"
+    return ("answered", "") if made.returncode == 0 else ("refused", made.stderr)
 
 
 def work(pipe: Any, seed: str, seeds: Path, place: Path) -> None:
@@ -425,7 +473,8 @@ class Hand:
 
     def answer(self) -> tuple[str, str] | None:
         """Return what came of the mutant, or None while it is being opened."""
-        limit = LIMIT + (30 if self.fresh else 0)  # the first one imports
+        limit = LIMIT if self.asked[1] % BY_COMMAND else COMMAND_LIMIT
+        limit += 30 if self.fresh else 0  # the first one imports
         with contextlib.suppress(EOFError, OSError):
             if self.pipe.poll(0):
                 self.fresh = False
@@ -476,6 +525,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds that contain this")
     parser.add_argument("--again", nargs=2, metavar=("KIND", "NUMBER"), help="open one mutant once more")
     options = parser.parse_args()
+    if not any(options.only in kind for kind in KINDS):
+        parser.error(f"--only {options.only}: no kind has it in its name; there are {', '.join(KINDS)}")
+    if options.again and options.again[0] not in KINDS:
+        parser.error(f"--again {options.again[0]}: no such kind; there are {', '.join(KINDS)}")
     kept = ROOT / "build" / "fuzz"
     with tempfile.TemporaryDirectory() as temporary:
         seeds, places = Path(temporary, "seeds"), Path(temporary, "places")
