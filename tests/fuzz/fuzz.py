@@ -390,7 +390,9 @@ def open_mutant(seed: str, kind: str, number: int, seeds: Path, place: Path) -> 
 
 def listed(*folders: Path) -> set[Path]:
     """Return all that is in some folders but for what libraries keep for themselves."""
-    return {path for folder in folders for path in folder.rglob("*") if not OWN.intersection(path.parts)}
+    return {
+        path for folder in folders for path in folder.rglob("*") if not OWN.intersection(path.relative_to(folder).parts)
+    }
 
 
 def opened(run: Open) -> tuple[str, str]:
