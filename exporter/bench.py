@@ -18,7 +18,7 @@ import numpy as np
 
 from signatures import Contract, Signature
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
-from signatures.ports import Array, Feeds
+from signatures.ports import Array, Feeds, time_dims
 from signatures.runtimes import open as open_runner
 from signatures.runtimes import target_of
 
@@ -373,9 +373,9 @@ def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tup
     [info] = contract.artifacts.values()
     for name, signature in contract.signatures.items():
         sizes = {**info.dims, **signature.dims}
-        axes = {str(port.time) for port in signature.inputs if port.timed}
+        axes = time_dims(signature.inputs)
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
-        if axes - set(sizes):
+        if set(axes) - set(sizes):
             yield from ((name, total) for total in times or TIMES)
         elif (name == "step" and "sequence" in contract.signatures) or set(times) <= {fixed}:
             yield name, fixed

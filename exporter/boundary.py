@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from signatures.contract import LENGTHS, Contract, state_input, state_output
 from signatures.errors import UnsupportedModel
-from signatures.ports import Carry, Port, Signature
+from signatures.ports import Carry, Port, Signature, time_dims
 
 from .survey import CallFacts, Survey
 
@@ -56,7 +56,7 @@ def contract(
     common = Signature(
         "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if times[c.input] == 1)
     )
-    one = {str(port.time): 1 for port in survey.inputs if port.timed}
+    one = dict.fromkeys(time_dims(survey.inputs), 1)
     made = {
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }

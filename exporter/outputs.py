@@ -24,6 +24,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from signatures import files
@@ -121,8 +122,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, ArtifactInfo]:
-    """Return the artifacts that the contract there tells of and the new one is to tell of too: other targets'.
+def joined(contract_path: Path, new: Contract, force: bool) -> Contract:
+    """Return a new contract that tells also of what the one that is there tells of: other targets' artifacts.
 
     Args:
         contract_path: Where the contract of all artifacts goes.
@@ -134,8 +135,7 @@ def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, Artifa
             artifact beside it that it doesn't tell of; not with force.
     """
     if not os.path.lexists(contract_path):
-        return {}
-    others: dict[str, ArtifactInfo] = {}
+        return new
     try:
         there = read_contract(contract_path)
     except ArtifactError:
@@ -143,10 +143,11 @@ def kept(contract_path: Path, new: Contract, force: bool) -> Mapping[str, Artifa
     else:
         others = {target: info for target, info in there.artifacts.items() if target not in new.artifacts}
         reason = _difference(contract_path, there, new, others)
-    if reason is None:
-        return others
+        if reason is None:
+            versions = {**there.provenance, **new.provenance} if others else new.provenance
+            return replace(new, artifacts={**others, **new.artifacts}, provenance=versions)
     if force:
-        return {}
+        return new
     raise OutputError(f"{contract_path}: {reason}. Give another path, or force to replace it (--force).")
 
 

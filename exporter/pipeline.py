@@ -23,7 +23,7 @@ from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
-from signatures.ports import Array, Dim, Signature, sized
+from signatures.ports import Array, Dim, Signature, sized, time_dims
 
 from . import outputs
 from .budget import MAX_MEMORY
@@ -209,7 +209,7 @@ def export(
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
         together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
-        outputs.kept(contract_path, together, force)  # refused now rather than when all is made
+        outputs.joined(contract_path, together, force)  # refused now rather than when all is made
 
         golden = None
         if check:
@@ -224,7 +224,9 @@ def export(
 
         def seal(stage: outputs.Staged) -> None:
             outputs.check_free(list(final.values()), force)  # another export may have been quicker
-            _tell_together(contract_path, stage[contract_path], artifacts, force)
+            told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
+            together = outputs.joined(contract_path, replace(artifacts[0].contract, artifacts=told), force)
+            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
             progress(outputs.DELIVERING)
 
         with outputs.staged([*final.values(), contract_path], seal) as stage:
@@ -236,17 +238,6 @@ def export(
                 )
                 artifacts.append(_make(job, progress))
     return artifacts
-
-
-def _tell_together(contract_path: Path, stage: Path, artifacts: Sequence[Artifact], force: bool) -> None:
-    """Write the contract of all artifacts, those included that are there already and stay."""
-    infos = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-    together = replace(artifacts[0].contract, artifacts=infos)
-    if others := outputs.kept(contract_path, together, force):
-        there = outputs.read_contract(contract_path)
-        versions = {**there.provenance, **together.provenance}
-        together = replace(together, artifacts={**others, **infos}, provenance=versions)
-    stage.write_text(together.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -275,7 +266,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
     graphs = _graphs(target, job.common, survey)
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
-        dims = {name: size for name, size in dims.items() if name not in _steps(survey)}
+        dims = {name: size for name, size in dims.items() if name not in time_dims(survey.inputs)}
     runs: dict[str, tuple[Recurrence, Dim, Dim]] = {
         made.name: (made.recurrence, made.time, made.batch) for made in survey.calls
     }
@@ -382,13 +373,9 @@ def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
         raise UnsupportedModel(f"time {asked} can't be had: no input has a time axis.\n  Leave it out.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
-    memories = {name: size for name, size in survey.declared.items() if name not in _steps(survey)}
-    return {} if asked == "any" else {**memories, **dict.fromkeys(_steps(survey), asked)}
-
-
-def _steps(survey: "Survey") -> set[str]:
-    """Return the dimensions that count the time steps of a call."""
-    return {str(port.time) for port in survey.inputs if port.timed}
+    steps = time_dims(survey.inputs)
+    memories = {name: size for name, size in survey.declared.items() if name not in steps}
+    return {} if asked == "any" else {**memories, **dict.fromkeys(steps, asked)}
 
 
 def record_case(

@@ -9,7 +9,7 @@ Inputs that must be equally long share a clock, one named dimension. A clock tha
 time steps of a call. What has another one is a memory, such as what an attention looks into: every call takes it whole.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,12 +187,6 @@ def survey(model: Model) -> Survey:
     inputs = tuple(_input_port(model, each, axes, dims) for each in model.inputs)
     model.masked = tuple(port.name for port in inputs if port.time_axis == 1)
     outputs, order = _outputs(model, trials, [call[0] for call in made], shapes, [*sizes])
-    declared = {
-        axes[each.name, axis]: size
-        for each in model.inputs
-        for axis, size in enumerate(each.shape)
-        if (each.name, axis) in axes and size is not None
-    }
     no_step: str | None = _fixed(sizes)
     proven = 0
     if flexible:
@@ -201,7 +195,7 @@ def survey(model: Model) -> Survey:
         no_step, proven = _no_step(model, law.Ports(inputs, ports, order, lengths), trials)
     return Survey(
         inputs=inputs,
-        declared=declared,
+        declared={axes[axis]: size for axis, size in _declared(model, axes).items()},
         flexible=flexible,
         calls=facts,
         outputs=outputs,
@@ -320,18 +314,23 @@ def _recurrent_steps(model: Model, sizes: Mapping[Axis, int]) -> list[int] | Non
         return None
 
 
+def _declared(model: Model, axes: Collection[Axis]) -> dict[Axis, int]:
+    """Return the sizes that inputs declare for some of their axes."""
+    return {
+        (each.name, axis): size
+        for each in model.inputs
+        for axis, size in enumerate(each.shape)
+        if (each.name, axis) in axes and size is not None
+    }
+
+
 def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list[Trial]]:
     """Find T the model runs with: the most clocks that its inputs can have, else the sizes they declare.
 
     Returns:
         (the axes that share a clock, for each; whether T is free; runs of different batch and T).
     """
-    declared = {
-        (each.name, axis): size
-        for each in model.inputs
-        for axis, size in enumerate(each.shape)
-        if (each.name, axis) in axes and size is not None
-    }
+    declared = _declared(model, axes)
     far = min(max(reach.named_steps(model.keras)), reach.MOST)
     reason = ""
     for clocks in _partitions(axes) if axes else ():

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from signatures import Case, ParityReport
 from signatures.contract import Contract
-from signatures.ports import Port, show
+from signatures.ports import Port, show, time_dims
 from signatures.runtimes import target_of
 
 if TYPE_CHECKING:
@@ -307,8 +307,8 @@ def _times(contract: Contract, dims: Mapping[str, int]) -> str:
     """Return the time steps of a call, of each time axis: a number or any; none where there is no such axis."""
     signature = next(iter(contract.signatures.values()))
     sizes = {**dims, **signature.dims}
-    axes = dict.fromkeys(str(port.time) for port in signature.inputs if port.timed)
-    return ", ".join(dict.fromkeys(str(sizes.get(axis, "any")) for axis in axes)) or "none"
+    steps = (str(sizes.get(axis, "any")) for axis in time_dims(signature.inputs))
+    return ", ".join(dict.fromkeys(steps)) or "none"
 
 
 def _takes(time: str | Mapping[str, int]) -> str:

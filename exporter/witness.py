@@ -16,7 +16,7 @@ from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import TIMES, Case, Run, Tolerance
 from signatures.parity import PortDiff, compare, shares
-from signatures.ports import Array, Port, Signature, by_samples, factors
+from signatures.ports import Array, Port, Signature, by_samples, factors, time_dims
 
 from . import reference
 from .draws import CANDIDATES, KINDS, SPECIAL, Kind, drawn
@@ -269,10 +269,12 @@ class Recorder:
     def _drawn(self, total: int, kinds: Kind | tuple[Kind, ...], rows: int) -> dict[str, Array]:
         inputs = self.signature.inputs
         apart = 0 if self.contract.step is None else 3  # time axes of their own differ, where nothing is stepped
-        steps = {str(port.time) for port in inputs if port.timed}
+        steps = time_dims(inputs)
         named = {factors(d)[0] for port in inputs for d in port.shape if isinstance(d, str)} - {"batch"}
         sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}
-        sizes |= {dim: self.contract.example.get(dim, total) + 3 * k for k, dim in enumerate(sorted(named - steps), 1)}
+        sizes |= {
+            dim: self.contract.example.get(dim, total) + 3 * k for k, dim in enumerate(sorted(named - set(steps)), 1)
+        }
         dims = {**sizes, **self.dims, "batch": rows}
         return drawn(self.signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
 

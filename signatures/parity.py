@@ -16,7 +16,7 @@ import numpy as np
 from .contract import LENGTHS
 from .errors import ArtifactError
 from .golden import TIMES, Case, Run, Tolerance
-from .ports import Array, Feeds, Port, by_samples, factors, show
+from .ports import Array, Feeds, Port, by_samples, factors, show, time_dims
 from .runtimes import Runner
 from .stream import cut, join
 
@@ -349,7 +349,7 @@ def _own_case(runner: Runner) -> Case:
     rng = np.random.default_rng(0)
     signature = next(iter(runner.contract.signatures.values()))
     contract = runner.contract
-    named = sorted({str(port.time) for port in signature.inputs if port.timed})
+    named = sorted(time_dims(signature.inputs))
     known = dict(contract.example)
     calls = [known] if contract.step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
     runs = []

@@ -5,7 +5,7 @@ Axis letters: B batch, T time steps, F features, U units. Arrays are batch-major
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -191,6 +191,11 @@ def sized(dim: Dim, sizes: Mapping[str, int]) -> Dim:
         return dim
     name, before, after = factors(dim)
     return before * sizes[name] * after if name in sizes else dim
+
+
+def time_dims(ports: Iterable[Port]) -> tuple[str, ...]:
+    """Return the dimensions that count the time steps of a call, in the order of the ports."""
+    return tuple(dict.fromkeys(str(port.time) for port in ports if port.timed))
 
 
 def by_samples(

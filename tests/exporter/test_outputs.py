@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter import outputs
-from exporter.outputs import check_free, clean, contract_beside, digest, kept, paths, staged, strays
+from exporter.outputs import check_free, clean, contract_beside, digest, joined, paths, staged, strays
 from signatures import Contract, Port, Signature, files
 from signatures.contract import ArtifactInfo
 from signatures.errors import OutputError
@@ -571,10 +571,14 @@ NEW = ArtifactInfo("m.onnx")
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_contract_of_the_same_model_keeps_other_targets(beside, force):
-    others = kept(beside, contract(onnx=NEW), force)
-    assert others == Contract.from_json(beside.read_text()).artifacts
-    assert kept(beside, contract(tflite=NEW), force) == {}
-    assert kept(beside.with_name("none.contract.json"), contract(onnx=NEW), force) == {}
+    new, there = contract(onnx=NEW), Contract.from_json(beside.read_text())
+    beside.write_text(replace(there, provenance={"keras": "3", "other": "1"}).to_json())
+    both = joined(beside, replace(new, provenance={"keras": "3", "onnxruntime": "2"}), force)
+    assert both.artifacts == {**there.artifacts, "onnx": NEW}
+    assert both.provenance == {"keras": "3", "other": "1", "onnxruntime": "2"}
+    again = contract(tflite=NEW)
+    assert joined(beside, again, force) == again
+    assert joined(beside.with_name("none.contract.json"), new, force) == new
 
 
 REFUSED = {
@@ -591,24 +595,25 @@ REFUSED = {
 def test_a_contract_that_cannot_be_added_to_is_refused_by_name_and_replaced_by_force(beside, kind):
     new, said = REFUSED[kind]
     with pytest.raises(OutputError, match=rf"m\.contract\.json: .*{said}.*--force"):
-        kept(beside, new, force=False)
-    assert kept(beside, new, force=True) == {}
+        joined(beside, new, force=False)
+    assert joined(beside, new, force=True) == new
 
 
 def test_what_is_no_contract_is_refused_and_replaced_by_force(beside):
     beside.write_text("mine")
     with pytest.raises(OutputError, match="exists already and is no contract"):
-        kept(beside, contract(onnx=NEW), force=False)
-    assert kept(beside, contract(onnx=NEW), force=True) == {}
+        joined(beside, contract(onnx=NEW), force=False)
+    assert joined(beside, contract(onnx=NEW), force=True) == contract(onnx=NEW)
 
 
 def test_models_in_memory_are_told_apart_by_their_weights(beside):
     model = {"name": "m", "sha256": None, "weights": "12"}
     there = replace(Contract.from_json(beside.read_text()), model=model)
     beside.write_text(there.to_json())
-    assert kept(beside, replace(contract(onnx=NEW), model=model), force=False) == there.artifacts
+    both = joined(beside, replace(contract(onnx=NEW), model=model), force=False)
+    assert both.artifacts == {**there.artifacts, "onnx": NEW}
     with pytest.raises(OutputError, match="another model"):
-        kept(beside, replace(contract(onnx=NEW), model={**model, "weights": "34"}), force=False)
+        joined(beside, replace(contract(onnx=NEW), model={**model, "weights": "34"}), force=False)
 
 
 def test_an_artifact_that_the_contract_does_not_tell_of_is_found(beside):
@@ -620,7 +625,7 @@ def test_an_artifact_that_the_contract_does_not_tell_of_is_found(beside):
     (folder / "m.tflite").write_text("another")
     assert strays(beside) == [folder / "m.tflite", folder / "m.onnx"]
     with pytest.raises(OutputError, match=r"m\.tflite beside it is not the one"):
-        kept(beside, contract(onnx=NEW), force=False)
+        joined(beside, contract(onnx=NEW), force=False)
     (folder / "m.tflite").unlink()  # taken elsewhere
     assert strays(beside) == [folder / "m.onnx"]
     assert strays(folder / "none.contract.json") == []
@@ -635,7 +640,7 @@ def test_a_strangers_contract_has_nothing_read_but_the_files_beside_it(beside, m
     beside.write_text(contract(savedmodel=ArtifactInfo(name, sha256="ab")).to_json())
     assert beside.with_name("m.tflite") in strays(beside)  # which the contract doesn't tell of
     with pytest.raises(OutputError, match="is not the one"):
-        kept(beside, contract(onnx=NEW), force=False)
+        joined(beside, contract(onnx=NEW), force=False)
     assert read == []
 
 
@@ -659,7 +664,7 @@ def test_a_contract_that_is_no_file_or_a_large_one_is_not_read(tmp_path, monkeyp
     for path in (pipe, large):
         assert strays(path) == []
         with pytest.raises(OutputError, match="is no contract"):
-            kept(path, contract(onnx=NEW), force=False)
+            joined(path, contract(onnx=NEW), force=False)
 
 
 def test_a_contract_without_digests_tells_of_any_file(beside):
