@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test fuzz bench bench-quick lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test fuzz bench bench-quick docs lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -39,6 +39,9 @@ bench: $(STAMP) ## measure against the peers side by side, half an hour on an id
 bench-quick: $(STAMP) ## the same in three minutes: some shapes, up to 960 time steps
 	@$(BIN)/python benchmarks/run.py --quick
 
+docs: $(STAMP) ## build the documentation into docs/_build/index.html; a warning is an error
+	@$(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
+
 lint: $(STAMP) ## check style and architecture
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,4 +69,4 @@ lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	  --group dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove everything that make made
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

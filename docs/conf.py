@@ -28,13 +28,15 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # a dataclass's fields are described once, from its docstring
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
 
 nitpick_ignore_regex = [
     # Types of other projects: building the site reads nothing from the net, so nothing is linked there.
-    (r"py:.*", r"(?!exporter|signatures).*"),
+    (r"py:.*", r"(typing|collections|pathlib|numpy)\..*"),
+    (r"py:.*", r"any|bool|float|int|str|optional|ArrayLike"),
     # Names of types that only say what an argument is; they are no API.
     (r"py:.*", r"(exporter|signatures)\..*\.(Array|Dim|Feeds|Role|Call|Progress|Extent|Choice|Dtype)"),
 ]

@@ -26,9 +26,11 @@ def lstm(
 ) -> Any:
     """Compute what `keras.layers.LSTM` computes, from its weights: `lstm(x, *layer.get_weights())`.
 
-    i, f, g, o = split([x_t, static] @ kernel + h @ recurrent_kernel + bias)      gate order i f c o, as Keras
-    c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    h' = sigmoid(o) * tanh(c')
+    ::
+
+        i, f, g, o = split([x_t, static] @ kernel + h @ recurrent_kernel + bias)      gate order i f c o, as Keras
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(c')
 
     The inputs' product with the kernel is one matrix product for all time steps, the static inputs' one for the whole
     call. Differentiable; any float dtype; T and B may be unknown while tracing.

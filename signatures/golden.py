@@ -34,7 +34,12 @@ TIMES, SHARE = 4, 1e-3
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A value passes when |got - expected| <= atol + rtol * |expected|."""
+    """A value passes when `|got - expected| <= atol + rtol * |expected|`.
+
+    Attributes:
+        atol: Absolute.
+        rtol: Relative to what is expected.
+    """
 
     atol: float = 1e-5
     rtol: float = 1e-5
@@ -89,6 +94,9 @@ class Case:
     """A model's golden calls.
 
     Attributes:
+        name: What it is of.
+        runs: The calls.
+        tolerance: How closely an artifact must agree.
         recipe: How it was made: witnesses and their largest difference, versions.
     """
 

@@ -40,7 +40,9 @@ class PortDiff:
         check: "sequence", "steps", "chunks", "repeat" or "reset".
         run: The case's run.
         port: Output port.
-        max_abs, max_rel, p99: Largest absolute and relative and 99th percentile absolute difference.
+        max_abs: Largest absolute difference.
+        max_rel: Largest relative difference.
+        p99: 99th percentile of the absolute differences.
         worst: Index of the value furthest beyond its tolerance, (b, t, unit).
         needed: The smallest tolerance (atol = rtol) that would pass.
         share: The largest difference as a multiple of the tolerance.

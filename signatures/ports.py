@@ -93,7 +93,12 @@ class Port:
 
 @dataclass(frozen=True)
 class Carry:
-    """An output port that is fed back as an input port on the next call."""
+    """An output port that is fed back as an input port on the next call.
+
+    Attributes:
+        output: The port that gives it.
+        input: The port that takes it on the next call.
+    """
 
     output: str
     input: str
@@ -104,6 +109,10 @@ class Signature:
     """A callable of the artifact: `sequence` takes any number of time steps, `step` takes one.
 
     Attributes:
+        name: "sequence" or "step".
+        inputs: What a call takes, all of it.
+        outputs: What a call gives.
+        carries: Which outputs are fed back as which inputs.
         dims: Dimensions this signature fixes, {"time": 1} for `step`.
     """
 

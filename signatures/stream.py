@@ -50,7 +50,7 @@ class Stream:
 
     @property
     def state(self) -> Mapping[str, Array]:
-        """Input port name -> array [B, U]: what the next push starts from. Set it to resume a stream.
+        """What the next push starts from, input port name -> array [B, U]. Set it to resume a stream.
 
         Raises:
             FeedError: When what is set isn't one array for each carried input.
