@@ -21,7 +21,6 @@ html_copy_source = False
 
 myst_heading_anchors = 3  # links to headings work as they do in the repository
 myst_enable_extensions = ["colon_fence"]
-suppress_warnings = ["myst.header"]  # included pages bring their own first heading
 
 default_role = "code"  # the docstrings' backticks
 napoleon_google_docstring = True
