@@ -20,7 +20,6 @@ html_show_copyright = False
 html_copy_source = False
 
 myst_heading_anchors = 3  # links to headings work as they do in the repository
-myst_enable_extensions = ["colon_fence"]
 
 default_role = "code"  # the docstrings' backticks
 napoleon_google_docstring = True
