@@ -20,7 +20,7 @@ import numpy as np
 
 import signatures as runtime
 from signatures.contract import ArtifactInfo, Contract
-from signatures.errors import ParityError, UnsupportedModel
+from signatures.errors import ArtifactError, ParityError, UnsupportedModel
 from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
@@ -300,8 +300,14 @@ def _make(job: Job, progress: Progress) -> Artifact:
     clock.append(time.perf_counter())
     report = None
     if job.golden is not None:
-        made = runtime.open(job.stage, trust=True)  # the model's own layers may hold any op
-        report = runtime.check(made, job.golden, lambda run: progress(f"{target}: checking {run}"))
+        try:
+            made = runtime.open(job.stage, trust=True)  # the model's own layers may hold any op
+            report = runtime.check(made, job.golden, lambda run: progress(f"{target}: checking {run}"))
+        except ArtifactError as error:
+            raise UnsupportedModel(
+                f"The {target} artifact doesn't run in its own runtime: {str(error).removeprefix(f'{job.stage}: ')}\n"
+                "  Nothing was written. Try another target."
+            ) from error
         if not report.ok:
             amplified = (
                 ""

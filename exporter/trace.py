@@ -38,6 +38,13 @@ Plans = Mapping[str, Mapping[str, Plan]]
 """Signature -> recurrent call -> how it is lowered."""
 
 
+NOT_TAKEN = {
+    "Assign": "changes a variable whenever it is called, such as a seed, which is a state without ports",
+    "LookupTable": "looks values up in a table, which isn't exported",
+}
+"""Beginning of a TensorFlow operation's name -> what a layer does with it."""
+
+
 def trace(
     model: Model,
     survey: Survey,
@@ -57,7 +64,8 @@ def trace(
         spellings: TensorFlow operations that are written otherwise.
 
     Raises:
-        UnsupportedModel: When it runs on arrays but not as a graph, or not with these dimensions open.
+        UnsupportedModel: When it runs on arrays but not as a graph, or not with these dimensions open; when a layer
+            keeps a state of its own or a table.
     """
     traced = Traced({}, tf.Module())
     variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
@@ -104,6 +112,11 @@ def trace(
             f"model {model.keras.name!r} can't be run as a graph ({one_line(error)}).\n"
             "  If it needs to know a size, give it: --batch N, --time N (batch=N, time=N in Python)."
         ) from error
+    for op in [op for graph in graphs for op in graph.get_operations()]:
+        if what := next((what for kind, what in NOT_TAKEN.items() if op.type.startswith(kind)), None):
+            raise UnsupportedModel(
+                f"a layer {what}: {op.name!r}.\n  Leave that layer out of the model that is exported."
+            )
     read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
     traced.module.variables_read = list(read.values())
     return traced

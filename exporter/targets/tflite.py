@@ -161,4 +161,4 @@ def _reason(error: Exception) -> str:
     named = [line.partition(":")[2].strip() for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
     wide = {line.partition("(")[0].removeprefix("tf.") for line in lines if line.startswith("tf.") and "f64" in line}
     found = [f"{op} of float64" if op in wide else op for names in named for op in names.split(", ")]
-    return (", ".join(found) if found else (lines or [type(error).__name__])[0])[:300]
+    return ", ".join(found) if found else (lines or [type(error).__name__])[0][:300]
