@@ -3,7 +3,7 @@
     Given   y = FloorMod(a, b)                  whoever made it: a layer, keras.ops or a layer of the user's own
     Result  r = Mod(a, b); y = Select(r and b have different signs, r + b, r)
 
-A spelling gives the same numbers in TensorFlow, down to zeros, infinities and ties: tests/exporter/test_spelling.py
+A spelling gives the same numbers in TensorFlow, down to zeros, infinities and ties: tests/test_sweep.py
 holds them to Keras' own.
 """
 

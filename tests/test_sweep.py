@@ -225,7 +225,7 @@ FAMILIES = {
         "ops.threshold": lambda v: ops.threshold(v.x, 0.5, -9.0),
         "ops.softmax: of what is left": lambda v: ops.softmax(ops.where(v.d, v.x, -INF)),
         "ops.softmax: of nothing": lambda v: ops.softmax(ops.where(v.b, v.x, -1e9)),
-        "ops.log: of a softmax": lambda v: ops.log(ops.softmax(v.x)),
+        "ops.log: of a softmax": lambda v: ops.log(ops.softmax(v.y)),
         "ops.normalize: by sum": lambda v: ops.normalize(v.mild, order=1),
         "ops.normalize: third root": lambda v: ops.normalize(v.mild, order=3),
         "ops.normalize: over time": lambda v: ops.normalize(v.mild, axis=1),

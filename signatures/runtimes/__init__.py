@@ -5,6 +5,7 @@ of that kind is opened, so a device needs only the one it uses. A call is safe i
 """
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..contract import Contract
 from ..errors import ArtifactError, ExportLSTMError, MissingRuntime, one_line
 from ..ports import Array, Feeds, show
 from ..stream import Stream
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is loaded: it keeps records at home
 
 Call = Callable[[str, Feeds], dict[str, Array]]
 Takes = Mapping[str, Mapping[str, Sequence[Any]]]

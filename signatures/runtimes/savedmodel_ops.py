@@ -44,16 +44,17 @@ GRAPH = _named(
 
 ARRAYS = _named(
     """
-    ArgMax ArgMin BatchToSpace BatchToSpaceND Bincount Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo Bucketize
-    Cast Concat ConcatOffset ConcatV2 ConjugateTranspose CropAndResize DenseBincount DepthToSpace Diag DiagPart
-    DynamicPartition DynamicStitch Empty ExpandDims ExtractImagePatches ExtractVolumePatches Fill Gather GatherNd GatherV2
-    HistogramFixedWidth InTopK InTopKV2 InvertPermutation LinSpace ListDiff LowerBound MatrixBandPart MatrixDiag
-    MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixSetDiag MatrixSetDiagV2
-    MatrixSetDiagV3 MirrorPad NthElement OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch Range Rank Reshape Reverse
-    ReverseSequence ReverseV2 Roll ScatterNd Select SelectV2 Shape ShapeN Size Slice SpaceToBatch SpaceToBatchND
-    SpaceToDepth Split SplitV Squeeze StridedSlice TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub
-    TensorScatterUpdate TensorStridedSliceUpdate Tile TopK TopKV2 Transpose Unique UniqueV2 UniqueWithCounts
-    UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where XlaDynamicSlice XlaDynamicUpdateSlice ZerosLike
+    ArgMax ArgMin BatchToSpace BatchToSpaceND Bincount Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo
+    Bucketize Cast Concat ConcatOffset ConcatV2 ConjugateTranspose CropAndResize DenseBincount DepthToSpace Diag
+    DiagPart DynamicPartition DynamicStitch Empty ExpandDims ExtractImagePatches ExtractVolumePatches Fill Gather
+    GatherNd GatherV2 HistogramFixedWidth InTopK InTopKV2 InvertPermutation LinSpace ListDiff LowerBound
+    MatrixBandPart MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3
+    MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MirrorPad NthElement OneHot OnesLike Pack Pad PadV2
+    ParallelDynamicStitch Range Rank Reshape Reverse ReverseSequence ReverseV2 Roll ScatterNd Select SelectV2 Shape
+    ShapeN Size Slice SpaceToBatch SpaceToBatchND SpaceToDepth Split SplitV Squeeze StridedSlice TensorScatterAdd
+    TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate Tile TopK TopKV2
+    Transpose Unique UniqueV2 UniqueWithCounts UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where
+    XlaDynamicSlice XlaDynamicUpdateSlice ZerosLike
     """
 )
 

@@ -1,5 +1,7 @@
 """An artifact is opened by what it is; what can't be opened is refused in a sentence that names the path."""
 
+import os
+import subprocess
 import sys
 from types import ModuleType
 
@@ -267,3 +269,13 @@ def test_a_signature_that_is_not_there_is_refused_with_the_reason(fake):
     sentence = r"^There is no signature 'step'; there is sequence\. Layer 'flip' looks ahead\.$"
     with pytest.raises(ArtifactError, match=sentence):
         artifact.run("step", fake.feeds(1))
+
+
+def test_onnx_runtime_keeps_no_records_at_home(put, tmp_path):
+    """Its telemetry would, from version 1.31 on."""
+    home = tmp_path / "home"
+    home.mkdir()
+    code = f"import signatures; signatures.open({str(put('onnx'))!r})"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(home)}, check=True)
+    assert list(home.rglob("*")) == []
