@@ -9,12 +9,12 @@ TensorFlow is imported when one of these is first used, not before.
 
 TYPE_CHECKING = False  # without typing, whose import takes longer than all that must happen before Ctrl-C is answered
 if TYPE_CHECKING:
-    from .functional import lstm
+    from .lower.functional import lstm
     from .pipeline import Artifact, export, record_case
 
 __all__ = ["Artifact", "export", "lstm", "record_case"]
 
-_HOME = {"export": "pipeline", "Artifact": "pipeline", "record_case": "pipeline", "lstm": "functional"}
+_HOME = {"export": "pipeline", "Artifact": "pipeline", "record_case": "pipeline", "lstm": "lower.functional"}
 
 
 def __getattr__(name: str) -> object:

@@ -21,11 +21,11 @@ import click
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
-from . import child, outputs
-from .budget import MAX_MEMORY
-from .loading import MODEL_SUFFIXES, check_path
-from .outputs import TARGETS
-from .plan import CHOICES
+from . import child, deliver
+from .deliver import TARGETS
+from .lower.plan import CHOICES
+from .read.budget import MAX_MEMORY
+from .read.file import MODEL_SUFFIXES, check_path
 
 MOST = 1_000_000
 """The largest fixed number of samples or time steps."""
@@ -186,7 +186,7 @@ def export(
     with running(verbose, quiet) as session:
         targets = list(dict.fromkeys(t for names in to for n in names for t in (TARGETS if n == "all" else (n,))))
         check_path(model)
-        _, contract_path = outputs.paths(model.stem, targets, options["out"])
+        _, contract_path = deliver.paths(model.stem, targets, options["out"])
         session.write_to(contract_path.parent)
         artifacts = session.run(_export, model, targets, not no_check, options)
         session.show(
@@ -195,7 +195,7 @@ def export(
             as_json,
         )
         if not quiet:
-            session.tell_strays(outputs.strays(contract_path))
+            session.tell_strays(deliver.strays(contract_path))
 
 
 @main.command()
@@ -371,7 +371,7 @@ def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progr
     golden = None if case is None else signatures.Case.load(case)
     report = signatures.check(signatures.open(artifact, trust), golden, lambda run: progress(f"checking {run}"))
     progress("looking at what is beside it")
-    return report, outputs.strays(outputs.contract_beside(artifact))
+    return report, deliver.strays(deliver.contract_beside(artifact))
 
 
 def _artifact_facts(path: Path, progress: child.Progress) -> Any:
@@ -419,15 +419,15 @@ class Session:
 
     def write_to(self, folder: Path) -> None:
         """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
-        self._folder, self._made = folder, outputs.missing(folder)
+        self._folder, self._made = folder, deliver.missing(folder)
         self._clean()
 
     def _clean(self) -> None:
         """Remove what a killed process left, this command's child or that of another."""
         if self._folder is not None:
             with suppress(OSError):
-                outputs.clean(self._folder)
-            outputs.remove_empty(self._made)
+                deliver.clean(self._folder)
+            deliver.remove_empty(self._made)
 
     def progress(self, stage: str) -> None:
         """Show the stage that starts."""
@@ -474,7 +474,7 @@ class Session:
                 f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
                 f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
-        self._done = self._stage == outputs.DELIVERING
+        self._done = self._stage == deliver.DELIVERING
         self._end_if_asked()
         return result
 
@@ -524,13 +524,13 @@ class Session:
         """Say of artifacts that the contract beside them doesn't tell of them."""
         for path in strays:
             self.say(
-                f"{path} isn't what {outputs.contract_beside(path).name} beside it tells of: it is of another export, "
+                f"{path} isn't what {deliver.contract_beside(path).name} beside it tells of: it is of another export, "
                 "or was changed since. Export both again (--force), or keep them apart."
             )
 
     def stop(self, number: int, frame: object) -> None:
         """End the command as a signal asks: a signal handler."""
-        if self._stage == outputs.DELIVERING and not self._done and self._signal is None:
+        if self._stage == deliver.DELIVERING and not self._done and self._signal is None:
             self._signal = number  # all is in place in a moment, see `run`
             return
         self._signal = number
@@ -557,7 +557,7 @@ class Session:
             return ""
         if self._done:
             return "all that was asked for is delivered" if short else " All that was asked for is delivered."
-        if self._stage != outputs.DELIVERING:
+        if self._stage != deliver.DELIVERING:
             return "nothing was written" if short else " Nothing was written."
         where = "in the midst of moving files into place: each is wholly old or wholly new"
         return where if short else f" It was {where}; export again with --force."

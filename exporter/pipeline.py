@@ -25,16 +25,16 @@ from signatures.golden import ROUNDINGS, Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 
-from . import outputs
-from .budget import MAX_MEMORY
-from .loading import Loaded, load, require_keras
-from .outputs import TARGETS
-from .plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
-from .recurrence import Recurrence
+from . import deliver
+from .deliver import TARGETS
+from .lower.plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
+from .memory.recurrence import Recurrence
+from .read.budget import MAX_MEMORY
+from .read.file import Loaded, load, require_keras
 
 if TYPE_CHECKING:
-    from .model import Model
-    from .survey import Survey
+    from .model.function import Model
+    from .model.survey import Survey
 
 Extent = int | Literal["any"] | None
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
@@ -54,7 +54,7 @@ class Artifact:
         contract_path: The JSON beside it.
         ops: Op -> count.
         size: Bytes on disk.
-        sha256: Of the file; of a folder as `outputs.digest` says.
+        sha256: Of the file; of a folder as `deliver.digest` says.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
     """
@@ -82,7 +82,7 @@ class Opened:
         self, targets: Sequence[str], signatures: Sequence[str] | None = None, lengths: bool = False
     ) -> Contract:
         """Return the contract without artifacts; see boundary.contract."""
-        from .boundary import contract
+        from .model.boundary import contract
 
         packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
         versions = {package: importlib.metadata.version(package) for package in packages}
@@ -99,7 +99,7 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
 
     Args:
         model: A keras.Model, or the path of a model file.
-        max_memory: GB that a file's weights, or one of its tensors, may take; see loading.load.
+        max_memory: GB that a file's weights, or one of its tensors, may take; see read.file.load.
 
     Raises:
         LoadError: When the file can't be loaded safely.
@@ -123,11 +123,12 @@ def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Ex
     Raises:
         UnsupportedModel: When it has no recurrent layer or one that isn't supported, or can't have that batch.
     """
-    from .model import Model
-    from .survey import survey
+    from .lower.eager import InOnePiece
+    from .model.function import Model
+    from .model.survey import survey
 
     progress("surveying")
-    surveyed = Model(loaded.model)
+    surveyed = Model(loaded.model, InOnePiece())
     declared = surveyed.batch
     if declared in (None, batch) or batch is None:
         return Opened(loaded, surveyed, survey(surveyed))
@@ -135,7 +136,7 @@ def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Ex
     try:
         return Opened(loaded, surveyed, survey(surveyed))
     except UnsupportedModel:
-        survey(Model(loaded.model))  # which may say what else is wrong
+        survey(Model(loaded.model, InOnePiece()))  # which may say what else is wrong
         raise UnsupportedModel(
             f"batch {batch} can't be had: the model relies on the {declared} that its inputs declare.\n  Leave it out."
         ) from None
@@ -145,7 +146,7 @@ def computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]
     """Return a context in which the model computes in a type; None: in its own."""
     if dtype is None:
         return nullcontext()
-    from .rewrite import computing_in
+    from .model.swap import computing_in
 
     return computing_in(loaded.model, dtype)
 
@@ -196,10 +197,10 @@ def export(
     _check_options(batch, time, signatures, lowering, dtype)
     check_choice(lowering, targets)
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
-    final, contract_path = outputs.paths(stem, targets, out)
-    outputs.clean(contract_path.parent)
-    outputs.check_free(list(final.values()), force)
-    outputs.check_free([contract_path], force=True)  # what is there may be added to
+    final, contract_path = deliver.paths(stem, targets, out)
+    deliver.clean(contract_path.parent)
+    deliver.check_free(list(final.values()), force)
+    deliver.check_free([contract_path], force=True)  # what is there may be added to
     progress("loading")
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
@@ -209,11 +210,11 @@ def export(
         common = opened.contract(targets, signatures, lengths)
         times = _times(opened.survey, time)
         together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
-        outputs.joined(contract_path, together, force)  # refused now rather than when all is made
+        deliver.joined(contract_path, together, force)  # refused now rather than when all is made
 
         golden = None
         if check:
-            from .witness import record, totals_for
+            from .prove.witness import record, totals_for
 
             totals = totals_for(opened.survey)
             golden = record(
@@ -222,14 +223,14 @@ def export(
             common = replace(common, noise=golden.noise, inputs=golden.inputs)
         artifacts: list[Artifact] = []
 
-        def seal(stage: outputs.Staged) -> None:
-            outputs.check_free(list(final.values()), force)  # another export may have been quicker
+        def seal(stage: deliver.Staged) -> None:
+            deliver.check_free(list(final.values()), force)  # another export may have been quicker
             told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-            together = outputs.joined(contract_path, replace(artifacts[0].contract, artifacts=told), force)
+            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), force)
             stage[contract_path].write_text(together.to_json(), encoding="utf-8")
-            progress(outputs.DELIVERING)
+            progress(deliver.DELIVERING)
 
-        with outputs.staged([*final.values(), contract_path], seal) as stage:
+        with deliver.staged([*final.values(), contract_path], seal) as stage:
             for target in targets:
                 size = batch or opened.model.batch or (1 if target == "tflite" else "any")
                 dims = {**({} if size == "any" else {"batch": size}), **times}
@@ -257,12 +258,12 @@ class Job:
 
 def _make(job: Job, progress: Progress) -> Artifact:
     """Make one artifact at its temporary path and hold it to its golden numbers."""
-    from .layers.options import input_shape
-    from .trace import trace
-    from .witness import ON_REAL_DATA
+    from .lower.trace import trace
+    from .memory.convert.options import input_shape
+    from .prove.witness import ON_REAL_DATA
 
     target, survey = job.target, job.opened.survey
-    writer = importlib.import_module(f".targets.{target}", __package__)
+    writer = importlib.import_module(f".targets.{target}.write", __package__)
     graphs = _graphs(target, job.common, survey)
     dims = dict(job.dims)
     if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
@@ -317,7 +318,7 @@ def _make(job: Job, progress: Progress) -> Artifact:
             raise ParityError(f"The {target} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
     clock.append(time.perf_counter())
     files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
-    sha256 = outputs.digest(job.stage)
+    sha256 = deliver.digest(job.stage)
     seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
     return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
@@ -353,7 +354,7 @@ def _check_options(
         number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if value is not None and value != "any" and not number:
             raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
-    from .boundary import SIGNATURES
+    from .model.boundary import SIGNATURES
 
     if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
         raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
@@ -413,11 +414,11 @@ def record_case(
         OutputError: When the folder exists or can't be written.
         ParityError: When the two witnesses disagree.
     """
-    from .witness import record, totals_for
+    from .prove.witness import record, totals_for
 
     folder = Path(folder)
-    outputs.clean(folder.parent)
-    outputs.check_free([folder], force=False)
+    deliver.clean(folder.parent)
+    deliver.check_free([folder], force=False)
     progress("loading")
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
@@ -427,11 +428,11 @@ def record_case(
         recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
 
-    def seal(stage: outputs.Staged) -> None:
-        outputs.check_free([folder], force=False)
-        progress(outputs.DELIVERING)
+    def seal(stage: deliver.Staged) -> None:
+        deliver.check_free([folder], force=False)
+        progress(deliver.DELIVERING)
 
-    with outputs.staged([folder], seal) as stage:
+    with deliver.staged([folder], seal) as stage:
         case.save(stage[folder])
         if isinstance(model, (str, Path)):
             shutil.copyfile(model, stage[folder] / f"model{Path(model).suffix}")

@@ -94,7 +94,7 @@ def contract_facts(contract: Contract, path: Path) -> Facts:
     """Return what inspecting an artifact shows; its ops where the package that reads them is installed."""
     target = target_of(path)
     try:
-        ops = dict(importlib.import_module(f".targets.{target}", __package__).ops(path).most_common())
+        ops = dict(importlib.import_module(f".targets.{target}.write", __package__).ops(path).most_common())
     except ImportError:
         ops = None
     info = contract.artifacts[target]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exporter import export
-from exporter.lowerings import block, cell
+from exporter.lower import block, cell
 from signatures.errors import ParityError
 
 
@@ -26,15 +26,15 @@ def test_swapped_gates_are_not_delivered(target, module, tmp_path, golden_folder
 
 
 def test_swapped_onnx_gates_are_not_delivered(tmp_path, golden_folder, monkeypatch):
-    from exporter.targets import onnx
+    from exporter.targets.onnx import write
 
-    monkeypatch.setattr(onnx, "reorder", lambda blocks, gates, order: blocks)
+    monkeypatch.setattr(write, "reorder", lambda blocks, gates, order: blocks)
     with pytest.raises(ParityError, match="port"):
         export(golden_folder / "stacked" / "model.keras", "onnx", f"{tmp_path}/")
     assert list(tmp_path.iterdir()) == []
 
 
 def _users(module):
-    from exporter.lowerings import loop, scan, unrolled
+    from exporter.lower import loop, scan, unrolled
 
     return (loop, scan, unrolled) if module is cell else ()

@@ -17,7 +17,7 @@ from keras import Input, layers, ops
 
 import signatures
 from exporter import export
-from exporter.model import Model
+from exporter.model.function import Model
 from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.

@@ -12,9 +12,11 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from exporter import export
-from exporter.plan import Plan
-from exporter.recurrence import Recurrence
-from exporter.targets import onnx, savedmodel, tflite
+from exporter.lower.plan import Plan
+from exporter.memory.recurrence import Recurrence
+from exporter.targets.onnx import write as onnx
+from exporter.targets.savedmodel import write as savedmodel
+from exporter.targets.tflite import write as tflite
 from signatures.contract import Contract
 
 CASES = ("stacked", "masked", "tokens", "encoder_decoder", "nested_twice")

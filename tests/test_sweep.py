@@ -18,7 +18,8 @@ import tensorflow as tf
 from keras import Input, activations, layers, ops
 
 import signatures
-from exporter import export, law
+from exporter import export
+from exporter.model import law
 from signatures.errors import UnsupportedModel
 
 TARGETS = ("savedmodel", "onnx", "tflite")

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from signatures.contract import Contract
 
-from ..plan import Plan
-from ..recurrence import Recurrence
-from ..spelling import Spelling
-from ..trace import Traced
+from ..lower.plan import Plan
+from ..lower.spelling import Spelling
+from ..lower.trace import Traced
+from ..memory.recurrence import Recurrence
 
 
 class Target(Protocol):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from onnx import TensorProto, helper
 
-from exporter.activations import ACTIVATIONS, in_tensorflow, name_of
+from exporter.memory.activations import ACTIVATIONS, in_tensorflow, name_of
 
 GRID = np.concatenate([np.linspace(-8, 8, 161), [-700, -88, -30, -12, 12, 30, 88, 700], [-0.5, 0.5, 6, -1, 1, 3, -3]])
 KERAS_2 = "keras2_hard_sigmoid"

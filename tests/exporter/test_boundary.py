@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.boundary import contract
-from exporter.recurrence import Recurrence
-from exporter.survey import CallFacts, Survey
+from exporter.memory.recurrence import Recurrence
+from exporter.model.boundary import contract
+from exporter.model.survey import CallFacts, Survey
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port
 

@@ -222,15 +222,15 @@ def test_a_case_is_never_recorded_over_a_folder(run, tmp_path):
 
 
 def test_a_refusal_after_the_conversion_leaves_nothing_behind(run, tmp_path, monkeypatch):
-    from exporter.targets import onnx
+    from exporter.targets.onnx import write
 
-    monkeypatch.setattr(onnx, "faults", lambda ops, recurrences: ["it holds 1 Loop"])
+    monkeypatch.setattr(write, "faults", lambda ops, recurrences: ["it holds 1 Loop"])
     refused(run("good.keras", "--to", "onnx", "--no-check", "-o", "new/deeper/"), 1, "it holds 1 Loop")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_an_artifact_that_differs_is_not_delivered(run, tmp_path, monkeypatch):
-    from exporter.witness import record
+    from exporter.prove.witness import record
 
     def off(*args, **kwargs):
         case = record(*args, **kwargs)
@@ -239,7 +239,7 @@ def test_an_artifact_that_differs_is_not_delivered(run, tmp_path, monkeypatch):
         ]
         return replace(case, runs=tuple(runs))
 
-    monkeypatch.setattr("exporter.witness.record", off)
+    monkeypatch.setattr("exporter.prove.witness.record", off)
     refused(run("good.keras", "--to", "onnx"), 1, "ParityError", "onnx artifact is not delivered", "'lstm_h'")
     assert not any(tmp_path.iterdir())
 

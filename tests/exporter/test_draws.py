@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.draws import KINDS, drawn
+from exporter.prove.draws import KINDS, drawn
 from signatures import Port, Signature
 from signatures.parity import random_feeds
 

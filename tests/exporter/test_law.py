@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
-from exporter import reach
-from exporter.model import Model
-from exporter.survey import survey
+from exporter.model import reach
+from exporter.model.function import Model
+from exporter.model.survey import survey
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from exporter.layers import CONVERTERS, convert
-from exporter.layers.options import class_name
+from exporter.memory.convert import CONVERTERS, convert
+from exporter.memory.convert.options import class_name
 from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from exporter.loading import load, require_keras
+from exporter.read.file import load, require_keras
 from signatures.errors import LoadError, UnsafeModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -437,7 +437,7 @@ class TestWeightsRefused:
 
 def test_hard_sigmoid():
     require_keras()
-    from exporter.legacy import hard_sigmoid as ours
+    from exporter.read.keras2 import hard_sigmoid as ours
 
     x = np.linspace(-4, 4, 33, dtype=np.float32)
     close(np.asarray(ours(x)), hard_sigmoid(x).astype(np.float32))

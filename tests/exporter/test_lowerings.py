@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from exporter import reference
-from exporter.layers import convert
-from exporter.lowerings import LOWERINGS, block, loop, native, scan, unrolled, xla
-from exporter.plan import STEP_BY_STEP, Schedule
-from exporter.recurrence import Recurrence
+from exporter.lower import block, loop, native, scan, unrolled, xla
+from exporter.lower.lowering import LOWERINGS
+from exporter.lower.plan import STEP_BY_STEP, Schedule
+from exporter.memory.convert import convert
+from exporter.memory.recurrence import Recurrence
+from exporter.prove import reference
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

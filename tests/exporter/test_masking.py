@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exporter.lowerings.masking import last_valid, pack, silence, started, unpack
+from exporter.lower.masking import last_valid, pack, unpack
+from exporter.memory.masks import silence, started
 
 masks = st.tuples(st.integers(1, 3), st.integers(1, 9)).flatmap(lambda shape: arrays(bool, shape))
 tried = settings(max_examples=60, derandomize=True, deadline=None, database=None)

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers
 
-from exporter.model import Model, carried_states
-from exporter.recurrence import Recurrence
-from exporter.rewrite import Call, keras_loop
+from exporter.memory.recurrence import Recurrence
+from exporter.model.function import Model, carried_states
+from exporter.model.swap import Call, keras_loop
 from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.

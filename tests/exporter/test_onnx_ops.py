@@ -8,9 +8,9 @@ from keras import layers
 from onnx import TensorProto, helper
 
 from exporter import export
-from exporter.layers import convert
-from exporter.plan import ONNX_OPS, plan
-from exporter.targets.onnx import OPSET, _attributes, _weights
+from exporter.lower.plan import ONNX_OPS, plan
+from exporter.memory.convert import convert
+from exporter.targets.onnx.write import OPSET, _attributes, _weights
 from signatures import runtimes
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.

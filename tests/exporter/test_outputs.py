@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import outputs
-from exporter.outputs import check_free, clean, contract_beside, digest, joined, paths, staged, strays
+from exporter import deliver
+from exporter.deliver import check_free, clean, contract_beside, digest, joined, paths, staged, strays
 from signatures import Contract, Port, Signature, files
 from signatures.contract import ArtifactInfo
 from signatures.errors import OutputError
@@ -195,7 +195,7 @@ from signatures.contract import ArtifactInfo
 folder, exchange = Path(sys.argv[1]), sys.argv[2] == "exchange"
 file, saved, contract = (folder / name for name in ("m.onnx", "m_savedmodel", "m.contract.json"))
 if not exchange:
-    outputs._exchange = lambda first, second: False
+    deliver._exchange = lambda first, second: False
 
 def write(places, text):
     places[file].write_text(text)
@@ -203,13 +203,13 @@ def write(places, text):
     for name in ("saved_model.pb", "weights"):
         (places[saved] / name).write_text(text)
     told = {"onnx": file, "savedmodel": saved}
-    infos = {target: ArtifactInfo(path.name, sha256=outputs.digest(places[path])) for target, path in told.items()}
+    infos = {target: ArtifactInfo(path.name, sha256=deliver.digest(places[path])) for target, path in told.items()}
     x, y = Port("x", "input", ("batch", "time", 3), time_axis=1), Port("y", "output", ("batch", 2))
     made = Contract({"name": text, "sha256": text}, ("y",), {"sequence": Signature("sequence", (x,), (y,), ())})
     places[contract].write_text(replace(made, artifacts=infos).to_json())
 
 def deliver(text):
-    with outputs.staged([file, saved, contract]) as places:
+    with deliver.staged([file, saved, contract]) as places:
         write(places, text)
 
 def state():
@@ -222,8 +222,8 @@ def state():
     return told
 
 def look(**seen):
-    before, strays = state(), [path.name for path in outputs.strays(contract)]
-    outputs.clean(folder)
+    before, strays = state(), [path.name for path in deliver.strays(contract)]
+    deliver.clean(folder)
     left = [path.name for path in folder.iterdir() if path not in (file, saved, contract)]
     print(json.dumps({"before": before, "strays": strays, "after": state(), "left": left, **seen}))
 """
@@ -242,7 +242,7 @@ def forked(n, after):
             return result
         return moved
     if exchange:
-        outputs._exchange = killing(outputs._exchange)
+        deliver._exchange = killing(deliver._exchange)
     os.rename, os.replace = killing(os.rename), killing(os.replace)
     deliver("new")
     os._exit(0)
@@ -336,14 +336,14 @@ def old_and_new(tmp_path):
 
 
 def without_exchange(monkeypatch):
-    monkeypatch.setattr(outputs, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(deliver, "_exchange", lambda first, second: False)
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, exchange, n):
     deliver, state = old_and_new(tmp_path)
-    put, calls = outputs._put, []
+    put, calls = deliver._put, []
 
     def failing(source, path, spare):
         calls.append(path)
@@ -353,7 +353,7 @@ def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, excha
 
     if not exchange:
         without_exchange(monkeypatch)
-    monkeypatch.setattr(outputs, "_put", failing)
+    monkeypatch.setattr(deliver, "_put", failing)
     with pytest.raises(OutputError, match="can't be written"):
         deliver()
     assert state() == ("old", "old")
@@ -362,7 +362,7 @@ def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, excha
 
 def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
     deliver, state = old_and_new(tmp_path)
-    put, calls = outputs._put, []
+    put, calls = deliver._put, []
 
     def failing(source, path, spare):
         calls.append(path)
@@ -370,7 +370,7 @@ def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error", str(path))
         return put(source, path, spare)
 
-    monkeypatch.setattr(outputs, "_put", failing)
+    monkeypatch.setattr(deliver, "_put", failing)
     with pytest.raises(OutputError, match=r"file: new, but what goes with it can't be written .*--force"):
         deliver()
     assert state() == ("new", "old")
@@ -379,7 +379,7 @@ def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_amid_the_moves_waits_until_all_is_in_place(tmp_path, monkeypatch, number):
     deliver, state = old_and_new(tmp_path)
-    put, came = outputs._put, []
+    put, came = deliver._put, []
 
     def disturbed(source, path, spare):
         signal.raise_signal(number)
@@ -389,7 +389,7 @@ def test_a_signal_amid_the_moves_waits_until_all_is_in_place(tmp_path, monkeypat
         came.append(state())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "_put", disturbed)
+    monkeypatch.setattr(deliver, "_put", disturbed)
     before = signal.signal(number, stop)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -463,7 +463,7 @@ for k in range(40):
 def test_what_was_left_above_a_folder_that_is_there_now_is_cleaned(tmp_path):
     """A killed export into a new folder left its stage in the one above; another's is none of its business."""
     for folder in (tmp_path / "new" / "out", tmp_path / "other"):
-        _, lock = outputs._new_stage(folder)
+        _, lock = deliver._new_stage(folder)
         os.close(lock)
     (tmp_path / "new" / "out").mkdir(parents=True)
     assert len(list(tmp_path.glob(".export-lstm-*"))) == 2
@@ -636,7 +636,7 @@ def test_a_strangers_contract_has_nothing_read_but_the_files_beside_it(beside, m
     os.mkfifo(beside.parent / "pipe")
     (beside.parent.parent / "outside.tflite").write_text("")
     read = []
-    monkeypatch.setattr(outputs, "digest", lambda path: read.append(path) or "ab")
+    monkeypatch.setattr(deliver, "digest", lambda path: read.append(path) or "ab")
     beside.write_text(contract(savedmodel=ArtifactInfo(name, sha256="ab")).to_json())
     assert beside.with_name("m.tflite") in strays(beside)  # which the contract doesn't tell of
     with pytest.raises(OutputError, match="is not the one"):
@@ -646,11 +646,11 @@ def test_a_strangers_contract_has_nothing_read_but_the_files_beside_it(beside, m
 
 @pytest.mark.parametrize("name", ["m.tflite", "m_savedmodel/data"])
 def test_what_is_larger_than_any_artifact_of_ours_is_not_read(beside, monkeypatch, name):
-    monkeypatch.setattr(outputs, "digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(deliver, "digest", lambda path: pytest.fail(f"{path} was read"))
     path = beside.parent / name
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
-        file.truncate(outputs.MOST + 1)
+        file.truncate(deliver.MOST + 1)
     target, file = ("tflite", name) if path.suffix else ("savedmodel", "m_savedmodel")
     beside.write_text(contract(**{target: ArtifactInfo(file, sha256="ab")}).to_json())
     assert beside.with_name(file) in strays(beside)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exporter.lowerings import LOWERINGS
-from exporter.plan import STEP_BY_STEP, UNROLL_LIMIT, Plan, Schedule, describe, plan
-from exporter.recurrence import Recurrence
+from exporter.lower.lowering import LOWERINGS
+from exporter.lower.plan import STEP_BY_STEP, UNROLL_LIMIT, Plan, Schedule, describe, plan
+from exporter.memory.recurrence import Recurrence
 from signatures.errors import UnsupportedModel
 
 LSTM = Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)})

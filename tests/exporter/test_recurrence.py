@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.recurrence import GATES, Recurrence, reorder
+from exporter.memory.recurrence import GATES, Recurrence, reorder
 
 BLOCKS = {"i": 1.0, "f": 2.0, "c": 3.0, "o": 4.0}
 

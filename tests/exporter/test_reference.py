@@ -13,9 +13,9 @@ from keras import layers
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from exporter import reference
-from exporter.layers import convert
-from exporter.recurrence import Recurrence
+from exporter.memory.convert import convert
+from exporter.memory.recurrence import Recurrence
+from exporter.prove import reference
 
 B, T, F, U = 3, 6, 4, 3
 STATES = {"h": (U,), "c": (U,)}

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
-from exporter import rewrite
-from exporter.layers import convert
-from exporter.rewrite import keras_loop
+from exporter.memory.convert import convert
+from exporter.model import swap
+from exporter.model.swap import keras_loop
 from signatures.contract import identifier
 from signatures.errors import UnsupportedModel
 
@@ -127,20 +127,20 @@ def x():
 
 def prefixed(model):
     """Return the recurrent layers that have ports: here those that no TimeDistributed is around."""
-    found = {identifier(path): layer for path, layer in rewrite.recurrent_layers(model)}
+    found = {identifier(path): layer for path, layer in swap.recurrent_layers(model)}
     inside = inner_of(model)
     return {prefix: (layer, convert(layer, prefix)) for prefix, layer in found.items() if prefix not in inside}
 
 
 def inner_of(model):
     """Return the recurrent layers inside TimeDistributed."""
-    outer = [path for path, layer in rewrite.sublayers(model) if isinstance(layer, layers.TimeDistributed)]
-    found = {path: layer for path, layer in rewrite.recurrent_layers(model) if path.startswith(tuple(outer) or "?")}
+    outer = [path for path, layer in swap.sublayers(model) if isinstance(layer, layers.TimeDistributed)]
+    found = {path: layer for path, layer in swap.recurrent_layers(model) if path.startswith(tuple(outer) or "?")}
     return {identifier(path): (layer, convert(layer, identifier(path))) for path, layer in found.items()}
 
 
 def run(model, x, feeds=None, compute=keras_loop):
-    return rewrite.call(model, prefixed(model), x, feeds or {}, compute)
+    return swap.call(model, prefixed(model), x, feeds or {}, compute)
 
 
 def state_of(name, units, seed=5):
@@ -173,12 +173,12 @@ def test_a_masked_model_repeats_its_state_before_the_first_valid_step_and_is_els
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recurrent_layers_are_named_by_their_path(made, kind):
-    assert [path for path, _ in rewrite.recurrent_layers(made[kind])] == KINDS[kind][1]
+    assert [path for path, _ in swap.recurrent_layers(made[kind])] == KINDS[kind][1]
 
 
 def test_a_wrapper_stands_for_the_recurrent_layer_in_it_unless_it_is_known_how_it_runs_it():
     model = inside_wrappers()
-    assert [(path, type(layer).__name__) for path, layer in rewrite.recurrent_layers(model)] == [
+    assert [(path, type(layer).__name__) for path, layer in swap.recurrent_layers(model)] == [
         ("both/forward", "LSTM"),
         ("both/backward", "LSTM"),
         ("each/inner", "LSTM"),
@@ -193,7 +193,7 @@ def test_an_attribute_that_keras_does_not_have_is_not_set_in_silence():
         pytest.raises(
             UnsupportedModel, match=rf"Keras {keras.__version__} has no LSTM.the_loop, which an export replaces"
         ),
-        rewrite._instance(layer, {"units": 3, "the_loop": None}),
+        swap._instance(layer, {"units": 3, "the_loop": None}),
     ):
         pass
     assert layer.units == 2
@@ -257,7 +257,7 @@ def test_a_stateful_layer_keeps_its_own_state_out_of_it(made, x):
 @pytest.mark.parametrize("raises", [False, True])
 def test_nothing_is_left_on_the_layers_afterwards(made, x, kind, raises):
     model = made[kind]
-    everything = [model, *(layer for _, layer in rewrite.sublayers(model))]
+    everything = [model, *(layer for _, layer in swap.sublayers(model))]
     watched = [dict(each.__dict__) for each in everything]
 
     def compute(call):
@@ -322,7 +322,7 @@ def test_recorded_lists_every_innermost_layer_in_the_order_they_run(x):
     outer = Input((None, F))
     last = layers.LSTM(2, return_state=True, name="last")
     model = keras.Model(outer, last(inner(layers.Dense(F, name="first")(outer))))
-    with rewrite.recorded(model) as record:
+    with swap.recorded(model) as record:
         outputs = model(x)
     model(x)  # is not watched any more
     layers_run = [what for what, _ in record if what.startswith("Layer") and "input" not in what]
@@ -343,7 +343,7 @@ def test_recorded_ends_with_the_layer_that_raised(x):
     model = keras.Sequential(
         [Input((None, F)), layers.LSTM(2, return_sequences=True, name="lstm"), Picky(name="picky")]
     )
-    with rewrite.recorded(model) as record, pytest.raises(ValueError, match="not for me"):
+    with swap.recorded(model) as record, pytest.raises(ValueError, match="not for me"):
         model(x)
     assert record[-1] == ("Layer 'picky'", None)
     assert [what for what, _ in record if what.startswith("Layer")][-2] == "Layer 'lstm'"
@@ -354,7 +354,7 @@ def test_time_distributed_layers_run_on_all_steps_at_once_when_lowered(scramble,
     inner = keras.Sequential([Input((F,)), layers.Dense(5, activation="tanh"), layers.Dense(2)])
     model = keras.Sequential([Input((None, F)), layers.TimeDistributed(inner), layers.LSTM(2, name="lstm")])
     scramble(model)
-    lowered, calls = rewrite.call(model, prefixed(model), x, {}, keras_loop, lowered=True)
+    lowered, calls = swap.call(model, prefixed(model), x, {}, keras_loop, lowered=True)
     np.testing.assert_allclose(lowered, model(x), atol=1e-6)
     np.testing.assert_allclose(calls[0].sequences, model.layers[0](x), atol=1e-6)
 
@@ -362,7 +362,7 @@ def test_time_distributed_layers_run_on_all_steps_at_once_when_lowered(scramble,
 
     def loops(lowered):
         run = tf.function(
-            lambda x: rewrite.call(
+            lambda x: swap.call(
                 model, found, x, {}, lambda call: (call.sequences, [call.sequences[:, -1]] * 2), lowered
             )[0],
             input_signature=[tf.TensorSpec([None, None, F])],
@@ -454,8 +454,8 @@ def more(scramble):
 def test_wrapped_layers_give_what_they_give_in_keras(more, x, kind, lowered):
     model = more[kind]
     expected = keras.tree.flatten(model(x))
-    watched = [(each, set(each.__dict__)) for _, each in rewrite.sublayers(model)]
-    outputs, calls = rewrite.call(model, prefixed(model), x, {}, keras_loop, lowered, inner_of(model))
+    watched = [(each, set(each.__dict__)) for _, each in swap.sublayers(model)]
+    outputs, calls = swap.call(model, prefixed(model), x, {}, keras_loop, lowered, inner_of(model))
     for ours, keras_own in zip(keras.tree.flatten(outputs), expected, strict=True):
         np.testing.assert_allclose(ours, keras_own, atol=1e-6)
     assert {made.name for made in calls} == set(prefixed(model))
@@ -577,7 +577,7 @@ def test_what_compute_gives_inside_time_distributed_is_what_the_model_goes_on_wi
         sequences = tf.fill([rows, total, made.recurrence.units], 0.25)
         return sequences, [tf.fill(shape, 0.25) for shape in shapes]
 
-    _, calls = rewrite.call(model, prefixed(model), x, {}, constant, True, inner_of(model))
+    _, calls = swap.call(model, prefixed(model), x, {}, constant, True, inner_of(model))
     assert [made.name for made in calls] == ["top"]
     assert len(seen) == 3
     assert seen[-1] == "top"
@@ -593,7 +593,7 @@ def test_layers_inside_time_distributed_start_anew_at_every_outer_step(more, x):
         states.append((made.name, [np.asarray(state) for state in made.states], made.continues))
         return keras_loop(made)
 
-    rewrite.call(model, prefixed(model), x, random_states(model, x), watched, True, inner_of(model))
+    swap.call(model, prefixed(model), x, random_states(model, x), watched, True, inner_of(model))
     inner = [(given, continues) for name, given, continues in states if name != "top"]
     assert len(inner) == 2
     for given, continues in inner:

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
-from exporter.model import Model
-from exporter.survey import survey
+from exporter.model.function import Model
+from exporter.model.survey import survey
 from signatures.errors import UnsupportedModel
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
-from exporter import draws, reference, witness
-from exporter.boundary import contract
-from exporter.model import Model
-from exporter.recurrence import reorder
-from exporter.survey import survey
+from exporter.memory.recurrence import reorder
+from exporter.model.boundary import contract
+from exporter.model.function import Model
+from exporter.model.survey import survey
+from exporter.prove import draws, reference, witness
 from signatures import Runner, Tolerance, check
 from signatures.contract import ArtifactInfo
 from signatures.errors import FeedError, ParityError, UnsupportedModel

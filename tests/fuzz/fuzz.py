@@ -500,7 +500,7 @@ def make_seeds(folder: Path) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("absl").setLevel(logging.ERROR)
     from exporter import export
-    from exporter.loading import load
+    from exporter.read.file import load
 
     for name in CASES:
         model = folder / f"{name}.keras"
@@ -552,9 +552,9 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
     """Open mutants of all kinds in turn for some time; return the exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["exporter.pipeline", "exporter.cli", "exporter.model", "exporter.survey", "exporter.tables", "exporter.legacy"]
+        ["exporter.pipeline", "exporter.cli", "exporter.model.survey", "exporter.tables", "exporter.read.keras2"]
         + ["signatures.runtimes.tflite", "signatures.runtimes.onnx", "signatures.runtimes.savedmodel", "onnx", "h5py"]
-        + ["exporter.targets.tflite", "exporter.targets.onnx", "exporter.targets.savedmodel"]
+        + ["exporter.targets.tflite.write", "exporter.targets.onnx.write", "exporter.targets.savedmodel.write"]
     )
     kinds = [kind for kind in KINDS if options.only in kind]
     hands = [Hand(context, options.seed, seeds, places / str(k)) for k in range(os.cpu_count() or 1)]

@@ -1,0 +1,128 @@
+"""Trace a Keras model with its recurrences lowered: one TensorFlow graph per signature, the weights stored once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from signatures.errors import ExportLSTMError, UnsupportedModel, one_line
+from signatures.ports import Port, Signature
+
+from ..memory.masks import as_layer, reversed_mask
+from ..memory.recurrence import Recurrence
+from ..model.function import Model
+from ..model.survey import Survey
+from ..model.swap import LOCK, Call
+from . import native
+from .lowering import LOWERINGS, Lowering, run
+from .plan import Plan
+from .spelling import Spelling, spelled
+
+
+@dataclass
+class Traced:
+    """The graphs of one artifact.
+
+    Attributes:
+        functions: Signature -> tf.function from input ports to a dict of output ports.
+        module: What holds every variable the graphs read.
+        placeholders: Token of an ONNX placeholder op -> the recurrence it stands for.
+    """
+
+    functions: dict[str, Any]
+    module: tf.Module
+    placeholders: dict[bytes, Recurrence] = field(default_factory=dict)
+
+
+Plans = Mapping[str, Mapping[str, Plan]]
+"""Signature -> recurrent call -> how it is lowered."""
+
+
+NOT_TAKEN = {
+    "Assign": "changes a variable whenever it is called, such as a seed, which is a state without ports",
+    "LookupTable": "looks values up in a table, which isn't exported",
+}
+"""Beginning of a TensorFlow operation's name -> what a layer does with it."""
+
+
+def trace(
+    model: Model,
+    survey: Survey,
+    signatures: Mapping[str, Signature],
+    dims: Mapping[str, int],
+    plans: Plans,
+    spellings: Mapping[str, Spelling],
+) -> Traced:
+    """Trace every signature that `plans` names.
+
+    Args:
+        model: The Keras model.
+        survey: What it takes, gives and carries.
+        signatures: Signature -> its ports.
+        dims: Dimensions that are fixed in this artifact.
+        plans: How each recurrent call of each signature is lowered.
+        spellings: TensorFlow operations that are written otherwise.
+
+    Raises:
+        UnsupportedModel: When it runs on arrays but not as a graph, or not with these dimensions open; when a layer
+            keeps a state of its own or a table.
+    """
+    traced = Traced({}, tf.Module())
+    variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
+
+    def weights(recurrence: Recurrence, lowering: Lowering) -> dict[str, tf.Variable]:
+        key = recurrence.name, lowering.weights
+        if key not in variables:
+            with tf.init_scope():  # they outlive the graph that is being traced
+                arrays = lowering.weights(recurrence)
+                variables[key] = {
+                    name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()
+                }
+        return variables[key]
+
+    def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
+        recurrence, x, mask = made.recurrence, made.sequences, made.mask
+        x.set_shape([made.states[0].shape[0], *[None] * (len(x.shape) - 1)])  # a port may know what a reshape forgot
+        if chosen.lowering != "native":
+            w = weights(recurrence, LOWERINGS[chosen.lowering])
+            return run(chosen, recurrence, x, made.states, mask, made.continues, w)
+        sequences, states, token = native.placeholder(x, made.states, mask)
+        traced.placeholders[token] = recurrence
+        if recurrence.reverse:  # ONNX's own op runs backwards by itself and leaves each output at its step
+            sequences, mask = tf.reverse(sequences, [1]), reversed_mask(mask)
+        return as_layer(recurrence, sequences, mask, made.continues), states
+
+    def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:
+        def ports(*tensors: Any) -> dict[str, Any]:
+            feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
+            with LOCK, spelled(spellings):
+                found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
+            return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
+
+        specs = [_spec(port, {**dims, **signature.dims}) for port in signature.inputs]
+        return tf.function(ports, input_signature=specs, autograph=False)
+
+    traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
+    try:
+        graphs = [function.get_concrete_function().graph for function in traced.functions.values()]
+    except ExportLSTMError:
+        raise
+    except Exception as error:  # a layer raises what it likes when it can't be traced
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} can't be run as a graph ({one_line(error)}).\n"
+            "  If it needs to know a size, give it: --batch N, --time N (batch=N, time=N in Python)."
+        ) from error
+    for op in [op for graph in graphs for op in graph.get_operations()]:
+        if what := next((what for kind, what in NOT_TAKEN.items() if op.type.startswith(kind)), None):
+            raise UnsupportedModel(
+                f"a layer {what}: {op.name!r}.\n  Leave that layer out of the model that is exported."
+            )
+    read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
+    traced.module.variables_read = list(read.values())
+    return traced
+
+
+def _spec(port: Port, dims: Mapping[str, int]) -> tf.TensorSpec:
+    shape = [d if isinstance(d, int) else None for d in port.sized(dims)]
+    return tf.TensorSpec(shape, port.dtype, port.name)

@@ -1,0 +1,1 @@
+"""What a Keras model takes, gives and carries: found by running it."""

@@ -1,0 +1,470 @@
+"""Find out by running it what a Keras model takes, gives and carries.
+
+The model is run in Keras on random data of three sizes. What that shows is a fact about this model and needs no
+knowledge of its other layers: which axes count time, which outputs are recurrent states, which initial states are its
+own inputs. The third run, if the model takes it, is longer than the numbers in the model reach (see reach.py), so that
+nothing that ends at such a number, y[:, -300:], passes for a time axis.
+
+Inputs that must be equally long share a clock, one named dimension. A clock that a recurrent layer runs over counts the
+time steps of a call. What has another one is a memory, such as what an attention looks into: every call takes it whole.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
+from signatures.errors import UnsupportedModel, one_line
+from signatures.ports import Dim, Port
+
+from ..memory.recurrence import Recurrence, port_dtype
+from . import law, reach, swap
+from .function import Axis, Model, recurrent_ports
+from .swap import Call
+
+TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
+"""Pairs of T to run a model with: the first pair it takes tells which axes change with T.
+
+They lie far apart, so that a pooling by a few steps doesn't make them one.
+"""
+
+ROWS = (3, 2, 2)
+"""Samples of the three runs, where the model doesn't declare how many."""
+
+AFTER = 9
+"""Time steps after those of which the state is carried: each of them may look back at an earlier one."""
+
+SINGLE = 30
+"""Time steps that are run one by one, at most."""
+
+FEW = 4
+"""Inputs up to which every way is tried in which some of them may share a clock: 15 ways."""
+
+Clock = Sequence[Axis]
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """One call of a recurrent layer, as the model makes it.
+
+    Attributes:
+        name: Port prefix.
+        recurrence: The layer as data; its own name differs from this one's for its second call.
+        time: The dimension of its time steps: a name, or a size that no input chooses.
+        shape: Its output in one time step, without the batch axis: (U,).
+        own: Whether its first state is the layer's own (zeros in Keras): then its states become input ports.
+        given: Short name of a state -> the model input that is it, where the model's inputs are its initial state.
+        batch: What its rows are: "batch", or "batch * 4" where it runs four rows of every sample side by side.
+        timed: Whether its time steps are those of a call.
+    """
+
+    name: str
+    recurrence: Recurrence
+    time: Dim
+    shape: tuple[Dim, ...]
+    own: bool
+    given: Mapping[str, str]
+    batch: str = "batch"
+    timed: bool = True
+
+    @property
+    def states(self) -> dict[str, Port]:
+        """Short name of a state -> the port that gives it after the last time step."""
+        dtype = port_dtype(self.recurrence.dtype)
+        return {
+            short: Port(state_output(self.name, short), "state", (self.batch, *shape), dtype)
+            for short, shape in self.recurrence.states.items()
+        }
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Every port that the call gives: its sequences, then its final states."""
+        name, dtype = sequences_output(self.name), port_dtype(self.recurrence.dtype)
+        shape = (self.batch, self.time, *self.shape)
+        return Port(name, "sequences", shape, dtype, time_axis=1 if self.timed else None), *self.states.values()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What running the model showed.
+
+    Attributes:
+        inputs: The model's own inputs; a named dimension where a call may choose.
+        declared: Time dimensions that the model declares with a fixed size, name -> size.
+        flexible: Whether it takes any T, whatever it declares.
+        calls: Its recurrent calls, in order.
+        outputs: Ports of the model's own outputs that are not recurrent ports already.
+        order: Ports of all model outputs, in the model's order.
+        tried: Dimension of the inputs -> the two sizes it was run with.
+        no_step: Why it can't be stepped; None if it can.
+        one_clock: Whether every recurrent layer sees one clock's own time steps, so that lengths mean the same to all.
+        proven: How many time steps back a look at earlier inputs would have been seen; 0 where it can't be stepped.
+    """
+
+    inputs: tuple[Port, ...]
+    declared: Mapping[str, int]
+    flexible: bool
+    calls: tuple[CallFacts, ...]
+    outputs: tuple[Port, ...]
+    order: tuple[str, ...]
+    tried: Mapping[str, tuple[int, int]]
+    no_step: str | None
+    one_clock: bool
+    proven: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One eager run of the model.
+
+    Attributes:
+        sizes: Time axis of an input -> how many steps it had.
+        rows: How many samples.
+        numbers: How many numbers all its layers gave for one time step of one sample, about.
+    """
+
+    sizes: Mapping[Axis, int]
+    rows: int
+    outputs: list[tuple[str, Any]]
+    calls: list[Call]
+    numbers: int
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The named dimensions of the inputs, for telling a symbolic shape from the shapes in all runs.
+
+    Attributes:
+        sizes: Name -> its size in each run.
+        steps: Those that count the time steps of a call.
+    """
+
+    sizes: Mapping[str, tuple[int, ...]]
+    steps: frozenset[str] = frozenset()
+
+    def of(self, found: tuple[int, ...], otherwise: str) -> Dim:
+        """Return the dimension that had these sizes, else the size if it is always one, else a name for it."""
+        name = next((name for name, sizes in self.sizes.items() if sizes == found), None)
+        return name or (found[0] if len(set(found)) == 1 else otherwise)
+
+    def shape(self, port: str, tensors: Sequence[Any]) -> tuple[Dim, ...]:
+        """Return the shape of a tensor that was [B, ...] in each run, without the batch axis."""
+        pairs = zip(*(tensor.shape[1:] for tensor in tensors), strict=True)
+        return tuple(self.of(found, f"{port}_{axis}") for axis, found in enumerate(pairs, start=1))
+
+    def time_axis(self, shape: Sequence[Dim]) -> int | None:
+        """Return the first axis of a shape [B, ...] that counts the time steps of a call."""
+        return next((axis for axis, dim in enumerate(shape) if dim in self.steps), None)
+
+
+def survey(model: Model) -> Survey:
+    """Run the model on random data and return what that shows.
+
+    Raises:
+        UnsupportedModel: When the model can't be run, or an input leaves other axes open than the batch and one more.
+    """
+    clocks, flexible, trials = _trials(model, _time_axes(model))
+    if len({len(trial.calls) for trial in trials}) > 1:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} calls its recurrent layers more often for more time steps.\n"
+            "  Let a recurrent layer run over the time steps."
+        )
+    leads = model.leads = _leads(model, trials, flexible)
+    made = list(zip(*([call for call in t.calls if call.recurrence.name in leads] for t in trials), strict=True))
+    ran = [tuple(call.sequences.shape[1] for call in calls) for calls in made]
+    named = _names(clocks, trials, ran)
+    sizes = {name: tuple(trial.sizes[clock[0]] for trial in trials) for name, clock in named.items()}
+    times = [Dims(sizes).of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
+    dims = Dims(sizes, frozenset(name for name in sizes if name in times) or frozenset(sizes))
+    shapes = dims if flexible else Dims({})  # of one size alone nothing can be told
+    facts = tuple(
+        _facts(calls, time, shapes, time in dims.steps, leads) for calls, time in zip(made, times, strict=True)
+    )
+
+    axes = {axis: name for name, clock in named.items() for axis in clock}
+    inputs = tuple(_input_port(model, each, axes, dims) for each in model.inputs)
+    model.masked = tuple(port.name for port in inputs if port.time_axis == 1)
+    outputs, order = _outputs(model, trials, [call[0] for call in made], shapes, [*sizes])
+    no_step: str | None = _fixed(sizes)
+    proven = 0
+    if flexible:
+        ports = {port.name: port for port in (*outputs, *(port for call in facts for port in call.outputs))}
+        lengths = {axis: sizes[name][1] for axis, name in axes.items()}
+        no_step, proven = _no_step(model, law.Ports(inputs, ports, order, lengths), trials)
+    return Survey(
+        inputs=inputs,
+        declared={axes[axis]: size for axis, size in _declared(model, axes).items()},
+        flexible=flexible,
+        calls=facts,
+        outputs=outputs,
+        order=order,
+        tried={name: (found[0], found[1]) for name, found in sizes.items()},
+        no_step=no_step,
+        one_clock=set(times) == {"time"},
+        proven=proven,
+    )
+
+
+def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[str | None, int]:
+    """Return why the model can't be stepped, None if it can, and how many time steps back was looked."""
+    known, possible = reach.named_steps(model.keras)
+    most = min(reach.MOST, reach.NUMBERS // trials[1].numbers)
+    back = min(max(known, possible, reach.LEAST), most)
+    total = max(trials[0].sizes.values()) + 2  # other than the trials', so that a size of its own shows
+    single = min(total, SINGLE)
+    with law.exactly(model, trials[0].sizes) as exact:
+        reason = law.why_pieces_differ(exact, ports, [*[1] * single, *([total - single] if total > single else [])])
+        if reason and reason != law.NOBODY:
+            return reason, 0
+        far = law.why_pieces_differ(exact, ports, [back, AFTER], law.stand_in(exact, ports))
+    reason = far or reason
+    if reason is None and known > most:
+        return f"Its options name {known} time steps; at most {most} can be tried here.", 0
+    return reason, 0 if reason else back
+
+
+def _facts(calls: Sequence[Call], time: Dim, dims: Dims, timed: bool, leads: Mapping[str, str]) -> CallFacts:
+    first = calls[0]
+    shape = dims.shape(f"steps_{first.name}", [call.outputs[0] for call in calls])[1:]
+    lead = leads[first.recurrence.name]
+    return CallFacts(first.name, first.recurrence, time, shape, first.own, first.given, lead, timed)
+
+
+def _input_port(model: Model, each: Any, axes: Mapping[Axis, str], dims: Dims) -> Port:
+    shape = ("batch", *(axes.get((each.name, axis), int(d or 1)) for axis, d in enumerate(each.shape) if axis))
+    below = model.vocabulary if each.dtype.startswith("int") else None
+    return Port(each.name, "input", shape, each.dtype, below, dims.time_axis(shape))
+
+
+def _outputs(
+    model: Model, trials: Sequence[Trial], calls: Sequence[Call], dims: Dims, names: Sequence[str]
+) -> tuple[tuple[Port, ...], tuple[str, ...]]:
+    """Return the ports of the outputs that are no recurrent ports, and the ports of all, in the model's order."""
+    recurrent = recurrent_ports(list(calls))
+    states = [state_input(made.name, short) for made in calls for short in made.recurrence.states]
+    outputs: list[Port] = []
+    order: list[str] = []
+    for given in zip(*(trial.outputs for trial in trials), strict=True):
+        name, values = given[0][0], [value for _, value in given]
+        port = next((port for port, tensor in recurrent.items() if tensor is values[0]), None)
+        if port is None:
+            taken = [LENGTHS, *names, *(i.name for i in model.inputs), *recurrent, *states, *order]
+            port = unique(identifier(name), taken)
+            shape = (_output_lead(model, trials, name, values), *dims.shape(port, values))
+            outputs.append(Port(port, "output", shape, port_dtype(values[0].dtype.name), None, dims.time_axis(shape)))
+        order.append(port)
+    return tuple(outputs), tuple(order)
+
+
+def _output_lead(model: Model, trials: Sequence[Trial], name: str, values: Sequence[Any]) -> str:
+    """Return what the rows of an output are: "batch", or "batch * 4" where a sample has several."""
+    counts = {(*value.shape, 0)[0] / trial.rows for value, trial in zip(values, trials, strict=True) if value.shape}
+    if len(counts) != 1 or not (count := counts.pop()) or count != int(count):
+        raise UnsupportedModel(
+            f"output {name!r} has shape {list(values[0].shape)} for {trials[0].rows} rows: its first axis isn't the"
+            " batch.\n  Return it with the batch first."
+        )
+    return _layout(model, f"output {name!r}", int(count), trials[0], lambda outputs, calls: dict(outputs)[name])
+
+
+def _time_axes(model: Model) -> list[Axis]:
+    """Return the axes of inputs that may count time; none where the recurrent layers run on something of a fixed size.
+
+    They are those that the inputs leave open; else the ones that, when they are doubled, make the recurrent layers run
+    longer; else, for a model that takes one T only, those as long as a recurrent layer runs.
+    """
+    if wide := [each for each in model.inputs if each.shape[1:].count(None) > 1]:
+        raise UnsupportedModel(
+            f"input {wide[0].name!r} has shape {list(wide[0].shape)}: only batch and time may be open.\n"
+            "  Give the feature axes a fixed size in the model's Input."
+        )
+    if found := [(each.name, each.shape.index(None, 1)) for each in model.inputs if None in each.shape[1:]]:
+        return found
+    steps = _recurrent_steps(model, {})
+    sizes = {(i.name, axis): int(size or 1) for i in model.inputs for axis, size in enumerate(i.shape) if axis}
+    rank = {each.name: len(each.shape) for each in model.inputs}
+    for group in _alike(sizes, rank):
+        doubled = {axis: 2 * sizes[axis] for axis in group}
+        longer = _recurrent_steps(model, doubled)
+        if longer and longer != steps:
+            rest = {axis: {k: v for k, v in doubled.items() if k != axis} for axis in doubled}
+            return [axis for axis in doubled if len(group) == 1 or _recurrent_steps(model, rest[axis]) != longer]
+    whole = {each.name: len(each.shape) > 2 or each.dtype.startswith("int") for each in model.inputs}
+    long = [axis for axis, size in sizes.items() if size in (steps or []) and whole[axis[0]]]
+    return list({name: (name, axis) for name, axis in reversed(long)}.values())[::-1]
+
+
+def _alike(sizes: Mapping[Axis, int], rank: Mapping[str, int]) -> Iterator[list[Axis]]:
+    """Yield the axes that may count time together: on one place and of one size, or one alone; axis 1 first."""
+    for place in range(1, max(rank.values(), default=1)):
+        here = {axis: size for axis, size in sizes.items() if axis[1] == place}
+        alike = [[axis for axis in here if here[axis] == size] for size in dict.fromkeys(here.values())]
+        yield from alike
+        yield from ([axis for axis in group if rank[axis[0]] > 2] for group in alike)
+        yield from ([axis] for axis in here)
+
+
+def _recurrent_steps(model: Model, sizes: Mapping[Axis, int]) -> list[int] | None:
+    """Return the T of each recurrent call when inputs have these sizes; None where that doesn't run."""
+    try:
+        return [made.sequences.shape[1] for made in model.eagerly(model.draw(sizes, 2, np.random.default_rng(0)))[1]]
+    except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+        return None
+
+
+def _declared(model: Model, axes: Collection[Axis]) -> dict[Axis, int]:
+    """Return the sizes that inputs declare for some of their axes."""
+    return {
+        (each.name, axis): size
+        for each in model.inputs
+        for axis, size in enumerate(each.shape)
+        if (each.name, axis) in axes and size is not None
+    }
+
+
+def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list[Trial]]:
+    """Find T the model runs with: the most clocks that its inputs can have, else the sizes they declare.
+
+    Returns:
+        (the axes that share a clock, for each; whether T is free; runs of different batch and T).
+    """
+    declared = _declared(model, axes)
+    far = min(max(reach.named_steps(model.keras)), reach.MOST)
+    reason = ""
+    for clocks in _partitions(axes) if axes else ():
+        for pair in (*TRIALS, (far + 5, far + 37)):
+            try:
+                first, second = (
+                    _trial(model, {axis: t + s * k for k, clock in enumerate(clocks) for axis in clock}, rows, k)
+                    for k, (t, s, rows) in enumerate(zip(pair, (11, 17), ROWS, strict=False))
+                )
+            except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+                reason = one_line(error)
+                continue
+            return clocks, True, [first, second, *_longer(model, clocks, max(far + 41, pair[1] + 24), second.numbers)]
+    if len(declared) == len(axes):
+        try:
+            return [[axis] for axis in axes], False, [_trial(model, declared, rows, k) for k, rows in enumerate(ROWS)]
+        except Exception as error:  # noqa: BLE001 - the same
+            reason = one_line(error)
+    raise UnsupportedModel(
+        f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
+    )
+
+
+def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Trial:
+    """Run the model once.
+
+    Raises:
+        ValueError: When an output is empty, which shows nothing.
+    """
+    feeds = model.draw(sizes, rows, np.random.default_rng(seed + 1))
+    with swap.recorded(model.keras, inside=True) as record:
+        outputs, calls = model.eagerly(feeds)
+    if empty := [name for name, value in outputs if 0 in value.shape]:
+        raise ValueError(f"its output {empty[0]!r} is empty for {max(sizes.values(), default=0)} time steps")
+    rows = model.batch or rows
+    given = sum(int(np.prod(value.shape)) for _, value in record if value is not None)
+    return Trial(sizes, rows, outputs, calls, max(given // max(sizes.values(), default=1) // rows, 1))
+
+
+def _longer(model: Model, clocks: Sequence[Clock], total: int, numbers: int) -> list[Trial]:
+    """Return a run that is longer than every number in the model; none where it doesn't take that many steps."""
+    total = min(total, reach.NUMBERS // numbers)
+    try:
+        return [_trial(model, {axis: total + 23 * k for k, clock in enumerate(clocks) for axis in clock}, ROWS[2], 2)]
+    except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+        return []
+
+
+def _partitions(axes: list[Axis]) -> list[list[list[Axis]]]:
+    """Return the ways in which axes may share clocks, those with the most clocks first."""
+
+    def ways(rest: list[Axis]) -> list[list[list[Axis]]]:
+        if not rest:
+            return [[]]
+        head, *tail = rest
+        smaller = ways(tail)
+        apart = [[[head], *way] for way in smaller]
+        joined = [[*way[:k], [head, *way[k]], *way[k + 1 :]] for way in smaller for k in range(len(way))]
+        return [*apart, *joined]
+
+    if len(axes) > FEW:
+        return [[[axis] for axis in axes], *([[axis], [a for a in axes if a != axis]] for axis in axes), [axes]]
+    return sorted(ways(axes), key=len, reverse=True)
+
+
+def _names(clocks: Sequence[Clock], trials: Sequence[Trial], ran: Sequence[tuple[int, ...]]) -> dict[str, Clock]:
+    """Return a name for each clock: "time" for the first one that a recurrent layer runs over."""
+    sizes = [tuple(trial.sizes[clock[0]] for trial in trials) for clock in clocks]
+    first = next((k for k, found in enumerate(sizes) if found in ran), 0)
+    same = len(set(sizes)) == 1 and len(clocks) > 1  # as declared: they can't be told apart
+    if same:
+        return {"time": [axis for clock in clocks for axis in clock]}
+    return {"time" if k == first else f"time_{clock[0][0]}": clock for k, clock in enumerate(clocks)}
+
+
+def _leads(model: Model, trials: Sequence[Trial], flexible: bool) -> dict[str, str]:
+    """Return what the rows of each recurrent layer are, see CallFacts.batch, and let others start anew.
+
+    A layer whose rows are as many as the time steps of an outer axis starts anew at each of them: it has no ports.
+    """
+    rows: dict[str, set[tuple[float, ...]]] = {}
+    for calls in zip(*(trial.calls for trial in trials), strict=True):
+        counts = tuple(call.sequences.shape[0] / trial.rows for call, trial in zip(calls, trials, strict=True))
+        rows.setdefault(calls[0].recurrence.name, set()).add(counts)
+    if not rows:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state."
+        )
+
+    def last(name: str) -> Callable[..., Any]:
+        return lambda outputs, calls: next(call for call in calls if call.recurrence.name == name).outputs[1][0]
+
+    leads = {}
+    fixed = [] if flexible else list(trials[0].sizes.values())
+    for name, found in rows.items():
+        [count, *others] = {count for each in found for count in each}
+        if others and len(found) > 1:
+            raise UnsupportedModel(
+                f"layer {name!r} is called on different numbers of rows.\n  Use a layer of its own for each call."
+            )
+        if others or count != int(count) or (count > 1 and any(count % size == 0 for size in fixed)):
+            model.start_anew(name)
+        else:
+            leads[name] = _layout(model, f"layer {name!r}", int(count), trials[0], last(name))
+    return leads
+
+
+def _layout(model: Model, what: str, count: int, trial: Trial, pick: Callable[..., Any]) -> str:
+    """Return whether a sample's rows come one after the other or once for all samples each, by swapping samples.
+
+    Args:
+        model: The model.
+        what: What has these rows, for messages.
+        count: Rows of a sample.
+        trial: A run.
+        pick: Outputs and recurrent calls of a run -> the tensor with these rows.
+    """
+    if count == 1:
+        return "batch"
+    if trial.rows == 1:
+        return f"batch * {count}"
+    feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(5))
+    finals = []
+    for given in (feeds, {port: value[::-1] for port, value in feeds.items()}):
+        finals.append(np.asarray(pick(*model.eagerly(given))))
+    for dim in (f"batch * {count}", f"{count} * batch"):
+        port = Port(what, "state", (dim,))
+        swapped = port.samples(finals[0], np.arange(trial.rows)[::-1])
+        if np.allclose(swapped, finals[1], rtol=1e-3, atol=1e-5, equal_nan=True):
+            return dim
+    raise UnsupportedModel(f"{what} has rows that mix the samples of a batch.\n  Keep each sample's rows apart.")
+
+
+def _fixed(sizes: Mapping[str, tuple[int, ...]]) -> str:
+    if not sizes:
+        return "No input has a time axis: the recurrent layers run on something of a fixed size."
+    return f"The model runs with exactly {max(found[0] for found in sizes.values())} time steps."

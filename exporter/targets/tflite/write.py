@@ -1,0 +1,164 @@
+"""TFLite: both signatures in one file with builtin ops only, the weights stored once."""
+
+import copy
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from signatures.contract import Contract
+from signatures.errors import UnsupportedModel
+from signatures.runtimes.tflite import METADATA
+
+from ...lower import spelling
+from ...lower.plan import Plan
+from ...lower.trace import Traced
+from ...memory.recurrence import Recurrence
+
+SPELLINGS = {
+    "Atan": spelling.atan,
+    "BitwiseAnd": spelling.bitwise_and,
+    "Equal": spelling.equal,
+    "FloorDiv": spelling.floor_div,
+    "IsInf": spelling.is_inf,
+    "Log": spelling.log,
+    "NotEqual": spelling.equal,
+    "Roll": spelling.roll,
+    "Rsqrt": spelling.root_of_squares,
+    "Softplus": spelling.softplus,
+    "Sqrt": spelling.root_of_squares,
+}
+"""What the converter makes something else of, or the kernel gets wrong: see Target."""
+
+HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+
+def write(traced: Traced, contract: Contract, path: Path) -> None:
+    """Write a TFLite file; see Target.write."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        try:
+            # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
+            tf.saved_model.save(traced.module, folder, signatures=traced.functions)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
+            content = converter.convert()
+        except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError, RuntimeError alike
+            raise UnsupportedModel(
+                f"TFLite has no builtin form for an operation of the model: {_reason(error)}.\n"
+                "  Export to onnx or savedmodel, or replace that layer."
+            ) from None
+    path.write_bytes(embed(content, contract))
+
+
+def embed(content: bytes, contract: Contract) -> bytes:
+    """Return the file's bytes with the contract as a metadata buffer."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    _without_rsqrt(model)
+    _slim(model)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(contract.to_json().encode(), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _without_rsqrt(model: Any) -> None:
+    """Write 1 / SQRT for RSQRT, whose kernel gives NaN for 0. The converter makes it of x / sqrt(y), too.
+
+    Given   y = RSQRT(x)
+    Result  root = SQRT(x); y = DIV(1, root)
+    """
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    builtin = schema.BuiltinOperator
+    if builtin.RSQRT not in kinds:
+        return
+    rsqrts, div, one = {k for k, kind in enumerate(kinds) if kind == builtin.RSQRT}, len(kinds), len(model.buffers)
+    for rsqrt in rsqrts:
+        model.operatorCodes[rsqrt] = _code(builtin.SQRT)
+    model.operatorCodes.append(_code(builtin.DIV))
+    model.buffers.append(schema.BufferT(data=np.frombuffer(np.float32(1).tobytes(), np.uint8)))
+    for graph in model.subgraphs:
+        number = len(graph.tensors)
+        graph.tensors.append(schema.TensorT(shape=np.zeros(0, np.int32), buffer=one, hasRank=True))
+        operators = []
+        for operator in graph.operators:
+            operators.append(operator)
+            if operator.opcodeIndex in rsqrts:
+                [y] = operator.outputs
+                operator.outputs = np.array([len(graph.tensors)], np.int32)
+                graph.tensors.append(copy.copy(graph.tensors[y]))
+                inputs, outputs = np.array([number, len(graph.tensors) - 1], np.int32), np.array([y], np.int32)
+                operators.append(
+                    schema.OperatorT(
+                        opcodeIndex=div,
+                        inputs=inputs,
+                        outputs=outputs,
+                        builtinOptionsType=schema.BuiltinOptions.DivOptions,
+                        builtinOptions=schema.DivOptionsT(),
+                    )
+                )
+        graph.operators = operators
+
+
+def _code(kind: int) -> Any:
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(kind, 127), builtinCode=kind, version=1)
+
+
+def _slim(model: Any) -> None:
+    """Take out what the converter writes for people and nobody reads: half of what a file has beyond its weights.
+
+    Given   a name for every tensor; an empty buffer for every one without data; no scale for every one not quantized
+    Result  names of the signatures' inputs and outputs; buffer 0, empty by the format's definition, for all of these
+    """
+    signed = {signature.subgraphIndex for signature in model.signatureDefs}
+    for number, graph in enumerate(model.subgraphs):
+        named = {*map(int, graph.inputs), *map(int, graph.outputs)} if number in signed else set()
+        for index, tensor in enumerate(graph.tensors):
+            if index not in named:
+                tensor.name = None
+            if tensor.quantization is not None and tensor.quantization.scale is None:
+                tensor.quantization = None
+            if model.buffers[tensor.buffer].data is None:
+                tensor.buffer = 0
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    used = [0, *sorted({each.buffer for each in (*tensors, *(model.metadata or []))} - {0})]
+    place = {old: new for new, old in enumerate(used)}
+    for each in (*tensors, *(model.metadata or [])):
+        each.buffer = place[each.buffer]
+    model.buffers = [model.buffers[old] for old in used]
+
+
+def ops(path: Path) -> Counter[str]:
+    """Count the ops of all subgraphs, custom ones by their own name; see Target.ops."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    names = [
+        f"CUSTOM {code.customCode.decode()}"
+        if code.customCode
+        else BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in model.operatorCodes
+    ]
+    return Counter(names[op.opcodeIndex] for subgraph in model.subgraphs for op in subgraph.operators)
+
+
+def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
+    """Require builtin ops and no hidden state; see Target.faults."""
+    return [f"it holds {ops[op]} {op} op(s)" for op in sorted(ops) if op.startswith("CUSTOM") or op in HIDDEN_STATE]
+
+
+def _reason(error: Exception) -> str:
+    """Return the ops that a converter's message names, with float64 where that is the trouble, else its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("TF Select ops:", "Custom ops:"))]
+    wide = {line.partition("(")[0].removeprefix("tf.") for line in lines if line.startswith("tf.") and "f64" in line}
+    found = [f"{op} of float64" if op in wide else op for names in named for op in names.split(", ")]
+    return ", ".join(found) if found else (lines or [type(error).__name__])[0][:300]
