@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from signatures.errors import ExportLSTMError, one_line
 
-Progress = Callable[[str], None]
+Progress = Callable[[Any], None]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What asks a program to end."""
@@ -218,7 +218,7 @@ def serve(parent: int) -> None:
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox, lambda: os._exit(1)), daemon=True).start()
 
-    def progress(stage: str) -> None:
+    def progress(stage: Any) -> None:
         _send(replies, ("stage", stage))
         inbox.get()
 

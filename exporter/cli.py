@@ -22,10 +22,10 @@ from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadErr
 from signatures.golden import ROUNDINGS
 
 from . import child, deliver
-from .deliver import TARGETS
-from .lower.plan import CHOICES
 from .read.budget import MAX_MEMORY
 from .read.file import MODEL_SUFFIXES, check_path
+from .request import DELIVERING, Stage, named_targets
+from .targets import CHOICES, TARGETS
 
 MOST = 1_000_000
 """The largest fixed number of samples or time steps."""
@@ -184,9 +184,9 @@ def export(
 ) -> None:
     """Export MODEL (.keras or .h5), compare it with golden outputs in its own runtime, then deliver it."""
     with running(verbose, quiet) as session:
-        targets = list(dict.fromkeys(t for names in to for n in names for t in (TARGETS if n == "all" else (n,))))
+        targets = [name for names in to for name in names]
         check_path(model)
-        _, contract_path = deliver.paths(model.stem, targets, options["out"])
+        _, contract_path = deliver.paths(model.stem, named_targets(targets), options["out"])
         session.write_to(contract_path.parent)
         artifacts = session.run(_export, model, targets, not no_check, options)
         session.show(
@@ -359,7 +359,7 @@ def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Prog
     from . import tables
     from .pipeline import computing, load_model, open_model
 
-    progress("loading")
+    progress(Stage("loading"))
     loaded = load_model(path, max_memory)
     with computing(loaded, dtype):
         return tables.model_facts(open_model(loaded, progress))
@@ -429,17 +429,17 @@ class Session:
                 deliver.clean(self._folder)
             deliver.remove_empty(self._made)
 
-    def progress(self, stage: str) -> None:
+    def progress(self, stage: object) -> None:
         """Show the stage that starts."""
         from rich.text import Text
 
         from .tables import shown
 
-        self._stage = stage
+        self._stage = text = str(stage)
         if self.verbose:
-            self.say(shown(stage), style="dim")
+            self.say(shown(text), style="dim")
         elif self.status is not None:
-            self.status.update(Text(shown(stage)))
+            self.status.update(Text(shown(text)))
 
     def say(self, text: str, kind: str = "", style: str = "") -> None:
         """Print a sentence on stderr, if there is one, with names out of files made safe to print."""
@@ -474,7 +474,7 @@ class Session:
                 f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
                 f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
-        self._done = self._stage == deliver.DELIVERING
+        self._done = self._stage == str(DELIVERING)
         self._end_if_asked()
         return result
 
@@ -530,7 +530,7 @@ class Session:
 
     def stop(self, number: int, frame: object) -> None:
         """End the command as a signal asks: a signal handler."""
-        if self._stage == deliver.DELIVERING and not self._done and self._signal is None:
+        if self._stage == str(DELIVERING) and not self._done and self._signal is None:
             self._signal = number  # all is in place in a moment, see `run`
             return
         self._signal = number
@@ -557,7 +557,7 @@ class Session:
             return ""
         if self._done:
             return "all that was asked for is delivered" if short else " All that was asked for is delivered."
-        if self._stage != deliver.DELIVERING:
+        if self._stage != str(DELIVERING):
             return "nothing was written" if short else " Nothing was written."
         where = "in the midst of moving files into place: each is wholly old or wholly new"
         return where if short else f" It was {where}; export again with --force."

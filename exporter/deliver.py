@@ -32,15 +32,11 @@ from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ArtifactError, OutputError
 
 from .child import SIGNALS
+from .targets import TARGETS, Target
 
-SUFFIX = {"tflite": ".tflite", "onnx": ".onnx", "savedmodel": "_savedmodel"}
-TARGETS = tuple(SUFFIX)
 CONTRACT = ".contract.json"
 STAGE = ".export-lstm-"
 Staged = Mapping[Path, Path]
-DELIVERING = "delivering"
-"""The stage in which files are moved into place; an export isn't interrupted from then on."""
-
 MOST = 16 << 30
 """Bytes of an artifact that is held against its digest, twice what --max-memory takes: a stranger's is no larger."""
 
@@ -48,7 +44,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a disk says that takes no more."""
 
 
-def paths(stem: str, targets: Sequence[str], out: str | Path | None) -> tuple[dict[str, Path], Path]:
+def paths(stem: str, targets: Sequence[Target], out: str | Path | None) -> tuple[dict[str, Path], Path]:
     """Return target -> path, and the contract's path.
 
     Args:
@@ -64,14 +60,14 @@ def paths(stem: str, targets: Sequence[str], out: str | Path | None) -> tuple[di
     folder = out is None or out_path.is_dir() or str(out).endswith(("/", os.sep))
     if not folder and len(targets) == 1:
         [target] = targets
-        if out_path.name.endswith(SUFFIX[target]) or (target == "savedmodel" and not out_path.suffix):
-            name = out_path.name.removesuffix(SUFFIX[target])
-            return {target: out_path}, out_path.parent / f"{name}{CONTRACT}"
+        if out_path.name.endswith(target.suffix) or (target.folder and not out_path.suffix):
+            name = out_path.name.removesuffix(target.suffix)
+            return {target.name: out_path}, out_path.parent / f"{name}{CONTRACT}"
     if not folder and out_path.suffix:
-        kinds = " or ".join(SUFFIX[target] for target in targets if target != "savedmodel")
+        kinds = " or ".join(target.suffix for target in targets if not target.folder)
         wanted = f"a folder, or a name that ends in {kinds}" if len(targets) == 1 and kinds else "a folder"
-        raise OutputError(f"{out}: the output of {', '.join(targets)} goes to {wanted}.")
-    return {t: out_path / f"{stem}{SUFFIX[t]}" for t in targets}, out_path / f"{stem}{CONTRACT}"
+        raise OutputError(f"{out}: the output of {', '.join(target.name for target in targets)} goes to {wanted}.")
+    return {target.name: out_path / f"{stem}{target.suffix}" for target in targets}, out_path / f"{stem}{CONTRACT}"
 
 
 def check_free(wanted: Sequence[Path], force: bool) -> None:
@@ -198,7 +194,7 @@ def digest(path: Path) -> str:
 def contract_beside(artifact: Path) -> Path:
     """Return where the contract beside an artifact would be."""
     artifact = Path(os.path.abspath(artifact))  # noqa: PTH100 - "." and ".." have no name, and no link is to be followed
-    known = next((suffix for suffix in SUFFIX.values() if artifact.name.endswith(suffix)), "")
+    known = next((target.suffix for target in TARGETS.values() if artifact.name.endswith(target.suffix)), "")
     return artifact.with_name(f"{artifact.name.removesuffix(known)}{CONTRACT}")
 
 
@@ -213,7 +209,7 @@ def strays(contract_path: Path) -> list[Path]:
         return []
     stem, folder = contract_path.name.removesuffix(CONTRACT), contract_path.parent
     infos = {info.file: info for info in told.values() if _plain(info.file)}
-    names = dict.fromkeys([*(f"{stem}{suffix}" for suffix in SUFFIX.values()), *infos])
+    names = dict.fromkeys([*(f"{stem}{target.suffix}" for target in TARGETS.values()), *infos])
     there = [name for name in names if os.path.lexists(folder / name)]
     return [folder / name for name in there if name not in infos or not _told(folder, infos[name])]
 

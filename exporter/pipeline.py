@@ -1,46 +1,40 @@
 """From a Keras model to checked artifacts: the stages in order.
 
-load -> survey -> contract -> golden numbers -> for each target: plan, trace, write, look at its ops, run and compare
+read -> survey -> contract -> golden numbers -> for each target: plan, trace, write, look at its ops, run and compare
 -> move into place.
 """
 
 import hashlib
-import importlib
 import importlib.metadata
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import signatures as runtime
+import signatures
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ArtifactError, ParityError, UnsupportedModel
-from signatures.golden import ROUNDINGS, Case
+from signatures.golden import Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 
 from . import deliver
-from .deliver import TARGETS
-from .lower.plan import CHOICES, Choice, check_choice, check_types, check_used, describe, plan
+from .lower.plan import Choice, Plan, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
 from .read.file import Loaded, load, require_keras
+from .request import DELIVERING, Dtype, Extent, Progress, Request, Stage, in_silence, named_targets
+from .targets import Target
 
 if TYPE_CHECKING:
     from .model.function import Model
     from .model.survey import Survey
-
-Extent = int | Literal["any"] | None
-Dtype = Literal["float64", "float32", "float16", "bfloat16"]
-Progress = Callable[[str], None]
-PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnxruntime"), "savedmodel": ()}
-"""Target -> what it takes besides TensorFlow and Keras."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +73,17 @@ class Opened:
     survey: "Survey"
 
     def contract(
-        self, targets: Sequence[str], signatures: Sequence[str] | None = None, lengths: bool = False
+        self, targets: Iterable[Target], signatures: Sequence[str] | None = None, lengths: bool = False
     ) -> Contract:
         """Return the contract without artifacts; see boundary.contract."""
         from .model.boundary import contract
 
-        packages = ["export-lstm", "keras", "tensorflow", *(p for t in targets for p in PACKAGES[t])]
+        packages = [
+            "export-lstm",
+            "keras",
+            "tensorflow",
+            *(package for target in targets for package in target.packages),
+        ]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
         if self.loaded.sha256 is None:
@@ -112,12 +111,12 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
     return Loaded(model, model.name, None)
 
 
-def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Extent = None) -> Opened:
+def open_model(loaded: Loaded, progress: Progress = in_silence, batch: Extent = None) -> Opened:
     """Find out what a model takes, gives and carries.
 
     Args:
         loaded: The model.
-        progress: Called with the stage.
+        progress: Called with each stage as it starts.
         batch: Samples a call, or "any"; None for what its inputs declare, which it may rely on.
 
     Raises:
@@ -127,7 +126,7 @@ def open_model(loaded: Loaded, progress: Progress = lambda text: None, batch: Ex
     from .model.function import Model
     from .model.survey import survey
 
-    progress("surveying")
+    progress(Stage("surveying"))
     surveyed = Model(loaded.model, InOnePiece())
     declared = surveyed.batch
     if declared in (None, batch) or batch is None:
@@ -165,7 +164,7 @@ def export(
     max_memory: float = MAX_MEMORY,
     check: bool = True,
     force: bool = False,
-    progress: Progress = lambda text: None,
+    progress: Progress = in_silence,
 ) -> list[Artifact]:
     """Export a Keras model with recurrent layers, its state explicit, and prove it before delivering it.
 
@@ -182,7 +181,7 @@ def export(
         max_memory: GB that the weights of a model file, or one of its tensors, may take.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
-        progress: Called with the name of each stage as it starts.
+        progress: Called with each Stage as it starts; str() of it is a line to show.
 
     Returns:
         One Artifact a target, in the order asked for.
@@ -193,135 +192,116 @@ def export(
         OutputError: When an output path is taken or can't be written.
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
-    targets = _targets(to)
-    _check_options(batch, time, signatures, lowering, dtype)
-    check_choice(lowering, targets)
+    request = Request(
+        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force
+    )
+    return _export(model, request, progress)
+
+
+def _export(model: Any, request: Request, progress: Progress) -> list[Artifact]:
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
-    final, contract_path = deliver.paths(stem, targets, out)
+    final, contract_path = deliver.paths(stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
-    deliver.check_free(list(final.values()), force)
+    deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
-    progress("loading")
-    loaded = load_model(model, max_memory)
-    with computing(loaded, dtype):
-        opened = open_model(loaded, progress, batch)
-        for target in targets:
-            check_types(opened.model.types, target)
-        common = opened.contract(targets, signatures, lengths)
-        times = _times(opened.survey, time)
-        together = replace(common, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
-        deliver.joined(contract_path, together, force)  # refused now rather than when all is made
-
-        golden = None
-        if check:
-            from .prove.witness import record, totals_for
-
-            totals = totals_for(opened.survey)
-            golden = record(
-                opened.model, common, times, totals=totals, progress=lambda run: progress(f"golden numbers {run}")
-            )
-            common = replace(common, noise=golden.noise, inputs=golden.inputs)
+    progress(Stage("loading"))
+    loaded = load_model(model, request.max_memory)
+    with computing(loaded, request.dtype):
+        opened = open_model(loaded, progress, request.batch)
+        for target in request.targets:
+            target.check_types(opened.model.types)
+        contract = opened.contract(request.targets, request.signatures, request.lengths)
+        times = _times(opened.survey, request.time)
+        together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
+        deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
+        subject = Subject(opened.model, opened.survey, contract, times)
+        if request.check:
+            subject = subject.proven(progress)
         artifacts: list[Artifact] = []
 
         def seal(stage: deliver.Staged) -> None:
-            deliver.check_free(list(final.values()), force)  # another export may have been quicker
+            deliver.check_free(list(final.values()), request.force)  # another export may have been quicker
             told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), force)
+            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), request.force)
             stage[contract_path].write_text(together.to_json(), encoding="utf-8")
-            progress(deliver.DELIVERING)
+            progress(DELIVERING)
 
         with deliver.staged([*final.values(), contract_path], seal) as stage:
-            for target in targets:
-                size = batch or opened.model.batch or (1 if target == "tflite" else "any")
-                dims = {**({} if size == "any" else {"batch": size}), **times}
-                job = Job(
-                    target, opened, common, dims, lowering, golden, stage[final[target]], final[target], contract_path
-                )
-                artifacts.append(_make(job, progress))
+            for target in request.targets:
+                made = _make(subject, target, request, stage[final[target.name]], progress)
+                artifacts.append(replace(made, path=final[target.name], contract_path=contract_path))
     return artifacts
 
 
 @dataclass(frozen=True)
-class Job:
-    """One artifact to make: at `stage` first, at `final` when everything is right."""
+class Subject:
+    """What is exported, the same for all targets.
 
-    target: str
-    opened: Opened
-    common: Contract
-    dims: Mapping[str, int]
-    lowering: Choice
-    golden: Case | None
-    stage: Path
-    final: Path
-    contract_path: Path
+    Attributes:
+        model: The Keras model as a function from ports to ports.
+        survey: What it takes, gives and carries.
+        contract: What is promised, without artifacts.
+        times: Time dimensions that are fixed, name -> size.
+        golden: What its artifacts are held to; None where they aren't checked.
+    """
 
+    model: "Model"
+    survey: "Survey"
+    contract: Contract
+    times: Mapping[str, int]
+    golden: Case | None = None
 
-def _make(job: Job, progress: Progress) -> Artifact:
-    """Make one artifact at its temporary path and hold it to its golden numbers."""
-    from .lower.trace import trace
-    from .memory.convert.options import input_shape
-    from .prove.witness import ON_REAL_DATA
+    def proven(self, progress: Progress) -> "Subject":
+        """Return the same with golden numbers from two witnesses, which the contract tells of."""
+        from .prove.witness import record, totals_for
 
-    target, survey = job.target, job.opened.survey
-    writer = importlib.import_module(f".targets.{target}.write", __package__)
-    graphs = _graphs(target, job.common, survey)
-    dims = dict(job.dims)
-    if target == "onnx" and survey.no_step is None:  # its one graph also serves `step`, whatever `sequence` is fixed to
-        dims = {name: size for name, size in dims.items() if name not in time_dims(survey.inputs)}
-    runs: dict[str, tuple[Recurrence, Dim, Dim]] = {
-        made.name: (made.recurrence, made.time, made.batch) for made in survey.calls
-    }
-    for name, (layer, recurrence) in job.opened.model.repeated.items():
-        runs[name] = recurrence, input_shape(layer)[1] or name, name
-    plans = {}
-    for name, signature in graphs.items():
-        sizes = {**dims, **signature.dims}
-        plans[name] = {
-            call: plan(recurrence, target, _known(time, sizes), job.lowering, _known(rows, sizes))
-            for call, (recurrence, time, rows) in runs.items()
-        }
-    check_used(job.lowering, target, [chosen for calls in plans.values() for chosen in calls.values()])
-    first = next(iter(plans.values()))
-    planned = [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]
-    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
-    contract = replace(job.common, artifacts={target: ArtifactInfo(job.final.name, job.dims, reasons)})
-
-    clock = [time.perf_counter()]
-    progress(f"{target}: tracing")
-    traced = trace(job.opened.model, survey, graphs, dims, plans, writer.SPELLINGS)
-    clock.append(time.perf_counter())
-    progress(f"{target}: converting")
-    writer.write(traced, contract, job.stage)
-    ops = writer.ops(job.stage)
-    if faults := writer.faults(ops, planned):
-        raise UnsupportedModel(
-            f"The {target} artifact can't keep its promise: {'; '.join(faults)}.\n"
-            "  Nothing was written. Try another target."
+        golden = record(
+            self.model,
+            self.contract,
+            self.times,
+            totals=totals_for(self.survey),
+            progress=lambda run: progress(Stage("golden numbers", run=run)),
         )
-    clock.append(time.perf_counter())
-    report = None
-    if job.golden is not None:
-        try:
-            made = runtime.open(job.stage, trust=True)  # the model's own layers may hold any op
-            report = runtime.check(made, job.golden, lambda run: progress(f"{target}: checking {run}"))
-        except ArtifactError as error:
-            raise UnsupportedModel(
-                f"The {target} artifact doesn't run in its own runtime: {str(error).removeprefix(f'{job.stage}: ')}\n"
-                "  Nothing was written. Try another target."
-            ) from error
-        if not report.ok:
-            amplified = (
-                ""
-                if report.failures and report.failures[0].note
-                else "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
-            )
-            raise ParityError(f"The {target} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
-    clock.append(time.perf_counter())
-    files = [file for file in (job.stage, *job.stage.rglob("*")) if file.is_file()]
-    sha256 = deliver.digest(job.stage)
-    seconds = {stage: b - a for stage, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
-    size = sum(file.stat().st_size for file in files)
-    return Artifact(target, job.final, contract, job.contract_path, ops, size, sha256, report, seconds)
+        return replace(self, golden=golden, contract=replace(self.contract, noise=golden.noise, inputs=golden.inputs))
+
+    def dims(self, target: Target, batch: Extent) -> dict[str, int]:
+        """Return the dimensions that are fixed in an artifact."""
+        size = batch or self.model.batch or target.batch
+        return {**({} if size == "any" else {"batch": int(size)}), **self.times}
+
+    @property
+    def runs(self) -> dict[str, tuple[Recurrence, Dim, Dim]]:
+        """Name of each recurrent call -> (what is run, the dimensions of its time steps and rows)."""
+        from .memory.convert.options import input_shape
+
+        return {
+            **{made.name: (made.recurrence, made.time, made.batch) for made in self.survey.calls},
+            **{
+                name: (recurrence, input_shape(layer)[1] or name, name)
+                for name, (layer, recurrence) in self.model.repeated.items()
+            },
+        }
+
+
+Plans = Mapping[str, Mapping[str, Plan]]
+"""Graph -> recurrent call -> how it is lowered."""
+
+
+def _plan(subject: Subject, target: Target, graphs: Mapping[str, Signature], choice: Choice) -> Plans:
+    """Choose how every recurrent call of every graph is lowered.
+
+    Raises:
+        UnsupportedModel: When what was asked can't be had, or has no use.
+    """
+    plans = {
+        name: {
+            call: target.facts.plan(recurrence, _known(time, graph.dims), choice, _known(rows, graph.dims))
+            for call, (recurrence, time, rows) in subject.runs.items()
+        }
+        for name, graph in graphs.items()
+    }
+    target.check_used(choice, [chosen for calls in plans.values() for chosen in calls.values()])
+    return plans
 
 
 def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
@@ -330,46 +310,63 @@ def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _graphs(target: str, contract: Contract, survey: "Survey") -> dict[str, Signature]:
-    """Return the graphs a target has: one for each signature; a zero-state one more; or one for all."""
-    if target == "onnx":
-        name = next(iter(contract.signatures))
-        return {name: contract.signatures[name]}
-    if target == "savedmodel":
-        first = next(iter(contract.signatures.values()))
-        ports = {port.name: port for port in first.outputs}
-        outputs = tuple(ports[name] for name in dict.fromkeys(contract.outputs))
-        return {
-            **contract.signatures,
-            "serving_default": Signature("serving_default", survey.inputs, outputs, (), first.dims),
-        }
-    return dict(contract.signatures)
+def _make(subject: Subject, target: Target, request: Request, stage: Path, progress: Progress) -> Artifact:
+    """Make one artifact at a temporary path and hold it to its golden numbers."""
+    from .lower.trace import trace
+
+    dims, writer = subject.dims(target, request.batch), target.writer
+    graphs = target.facts.graphs(subject.contract, subject.survey.inputs, dims)
+    plans = _plan(subject, target, graphs, request.lowering)
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in subject.runs}
+    contract = replace(subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)})
+
+    clock = [time.perf_counter()]
+    progress(Stage("tracing", target.name))
+    traced = trace(subject.model, subject.survey, graphs, plans, writer.SPELLINGS)
+    clock.append(time.perf_counter())
+    progress(Stage("converting", target.name))
+    writer.write(traced, contract, stage)
+    ops = writer.ops(stage)
+    first = next(iter(plans.values()))
+    if faults := writer.faults(ops, [(recurrence, first[call]) for call, (recurrence, _, _) in subject.runs.items()]):
+        raise UnsupportedModel(
+            f"The {target.name} artifact can't keep its promise: {'; '.join(faults)}.\n"
+            "  Nothing was written. Try another target."
+        )
+    clock.append(time.perf_counter())
+    report = None if subject.golden is None else _check(subject.golden, target, stage, progress)
+    clock.append(time.perf_counter())
+    files = [file for file in (stage, *stage.rglob("*")) if file.is_file()]
+    seconds = {name: b - a for name, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
+    size = sum(file.stat().st_size for file in files)
+    return Artifact(target.name, stage, contract, stage, ops, size, deliver.digest(stage), report, seconds)
 
 
-def _check_options(
-    batch: Extent, time: Extent, signatures: Sequence[str] | None, lowering: str, dtype: str | None
-) -> None:
-    """Refuse values that no export has, in the words of the command line."""
-    for name, value in (("batch", batch), ("time", time)):
-        number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if value is not None and value != "any" and not number:
-            raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
-    from .model.boundary import SIGNATURES
+def _check(golden: Case, target: Target, stage: Path, progress: Progress) -> ParityReport:
+    """Hold an artifact to golden numbers in its own runtime.
 
-    if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
-        raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
-    if dtype not in (None, *ROUNDINGS):
-        raise ValueError(f"dtype={dtype!r}: give {', '.join(ROUNDINGS)} or None")
-    if lowering not in CHOICES:
-        raise ValueError(f"lowering={lowering!r}: give {', '.join(CHOICES)}")
+    Raises:
+        UnsupportedModel: When it doesn't run there.
+        ParityError: When it differs.
+    """
+    from .prove.witness import ON_REAL_DATA
 
-
-def _targets(to: str | Sequence[str]) -> list[str]:
-    asked: list[str] = [to] if isinstance(to, str) else list(to or [])
-    found = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
-    if not found or set(found) - set(TARGETS):
-        raise ValueError(f"to={to!r}: give tflite, onnx, savedmodel, several of them or all")
-    return found
+    try:
+        made = signatures.open(stage, trust=True)  # the model's own layers may hold any op
+        report = signatures.check(made, golden, lambda run: progress(Stage("checking", target.name, run)))
+    except ArtifactError as error:
+        raise UnsupportedModel(
+            f"The {target.name} artifact doesn't run in its own runtime: {str(error).removeprefix(f'{stage}: ')}\n"
+            "  Nothing was written. Try another target."
+        ) from error
+    if not report.ok:
+        amplified = (
+            ""
+            if report.failures and report.failures[0].note
+            else "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
+        )
+        raise ParityError(f"The {target.name} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
+    return report
 
 
 def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
@@ -395,7 +392,7 @@ def record_case(
     dtype: Dtype | None = None,
     max_memory: float = MAX_MEMORY,
     recipe: Mapping[str, Any] | None = None,
-    progress: Progress = lambda text: None,
+    progress: Progress = in_silence,
 ) -> Case:
     """Record a golden case of a model as a folder, the model in it; see witness.record.
 
@@ -408,7 +405,7 @@ def record_case(
         dtype: The type to compute in; None means each layer's own.
         max_memory: GB that the weights of a model file, or one of its tensors, may take.
         recipe: What else its recipe.json tells.
-        progress: Called with the name of each stage as it starts.
+        progress: Called with each Stage as it starts; str() of it is a line to show.
 
     Raises:
         OutputError: When the folder exists or can't be written.
@@ -419,18 +416,22 @@ def record_case(
     folder = Path(folder)
     deliver.clean(folder.parent)
     deliver.check_free([folder], force=False)
-    progress("loading")
+    progress(Stage("loading"))
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
         contract, times = opened.contract((), lengths=lengths), _times(opened.survey, None)
         steps = totals or totals_for(opened.survey)
-        recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=progress)
+
+        def golden(run: str) -> None:
+            progress(Stage("golden numbers", run=run))
+
+        recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=golden)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
 
     def seal(stage: deliver.Staged) -> None:
         deliver.check_free([folder], force=False)
-        progress(deliver.DELIVERING)
+        progress(DELIVERING)
 
     with deliver.staged([folder], seal) as stage:
         case.save(stage[folder])

@@ -1,6 +1,5 @@
 """What the command line shows: facts as plain data for --json, and the same facts as tables for people."""
 
-import importlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from signatures import Case, ParityReport
 from signatures.contract import Contract
 from signatures.ports import Port, show, time_dims
 from signatures.runtimes import target_of
+
+from .targets import TARGETS
 
 if TYPE_CHECKING:
     from .bench import Timing
@@ -94,7 +95,7 @@ def contract_facts(contract: Contract, path: Path) -> Facts:
     """Return what inspecting an artifact shows; its ops where the package that reads them is installed."""
     target = target_of(path)
     try:
-        ops = dict(importlib.import_module(f".targets.{target}.write", __package__).ops(path).most_common())
+        ops = dict(TARGETS[target].writer.ops(path).most_common())
     except ImportError:
         ops = None
     info = contract.artifacts[target]

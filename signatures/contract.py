@@ -21,6 +21,9 @@ DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
     | {"float16", "float32", "float64"}
 )
+SIGNATURES = ("sequence", "step")
+"""The callables that an artifact may have."""
+
 LENGTHS = "lengths"
 
 

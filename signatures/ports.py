@@ -6,7 +6,7 @@ Axis letters: B batch, T time steps, F features, U units. Arrays are batch-major
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -121,6 +121,10 @@ class Signature:
     outputs: tuple[Port, ...]
     carries: tuple[Carry, ...]
     dims: Mapping[str, int] = field(default_factory=dict)
+
+    def fixed(self, dims: Mapping[str, int]) -> "Signature":
+        """Return the same callable with more dimensions fixed; those that it fixes already stay."""
+        return replace(self, dims={**dims, **self.dims})
 
     def initial_state(self, batch: int = 1) -> dict[str, Array]:
         """Return zeros for every state input, name -> [B, U]: where a stream or a backward layer starts."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from ..memory.recurrence import Recurrence
 from ..model.swap import Call
 from .lowering import LOWERINGS, run
-from .plan import plan
+from .plan import in_tensorflow
 
 
 class InOnePiece:
@@ -22,7 +22,7 @@ class InOnePiece:
     def __call__(self, made: Call) -> tuple[Any, list[Any]]:
         """Return the sequences [B, T, ...] and the final states of a call."""
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
-        chosen = plan(recurrence, "savedmodel", None)
+        chosen = in_tensorflow(recurrence)
         if id(recurrence) not in self._weights:  # made once: they are copies; kept with what has that id
             self._weights[id(recurrence)] = recurrence, LOWERINGS[chosen.lowering].weights(recurrence)
         compute = partial(run, chosen, recurrence, w=self._weights[id(recurrence)][1])

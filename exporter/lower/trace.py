@@ -50,7 +50,6 @@ def trace(
     model: Model,
     survey: Survey,
     signatures: Mapping[str, Signature],
-    dims: Mapping[str, int],
     plans: Plans,
     spellings: Mapping[str, Spelling],
 ) -> Traced:
@@ -59,8 +58,7 @@ def trace(
     Args:
         model: The Keras model.
         survey: What it takes, gives and carries.
-        signatures: Signature -> its ports.
-        dims: Dimensions that are fixed in this artifact.
+        signatures: Graph -> its ports, with the dimensions that are fixed in it.
         plans: How each recurrent call of each signature is lowered.
         spellings: TensorFlow operations that are written otherwise.
 
@@ -100,7 +98,7 @@ def trace(
                 found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
             return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
-        specs = [_spec(port, {**dims, **signature.dims}) for port in signature.inputs]
+        specs = [_spec(port, signature.dims) for port in signature.inputs]
         return tf.function(ports, input_signature=specs, autograph=False)
 
     traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}

@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from signatures.contract import LENGTHS, Contract, state_input, state_output
+from signatures.contract import LENGTHS, SIGNATURES, Contract, state_input, state_output
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature, time_dims
 
 from .survey import CallFacts, Survey
-
-SIGNATURES = ("sequence", "step")
 
 
 def contract(

@@ -1,32 +1,75 @@
-"""What is written: one module a target, each with the same three functions."""
+"""What is written: a record and a folder for each target.
 
+The folder holds `facts.py`, how recurrences are run there and which graphs there are, and `write.py`, which makes the
+file. Both are imported when they are needed: TensorFlow takes seconds.
+"""
+
+import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from signatures.contract import Contract
+from signatures.errors import UnsupportedModel
+from signatures.golden import ROUNDINGS
 
-from ..lower.plan import Plan
-from ..lower.spelling import Spelling
-from ..lower.trace import Traced
-from ..memory.recurrence import Recurrence
+if TYPE_CHECKING:
+    from signatures.contract import Contract
+    from signatures.ports import Port, Signature
+
+    from ..lower.plan import Choice, Plan
+    from ..lower.spelling import Spelling
+    from ..lower.trace import Traced
+    from ..memory.recurrence import Recurrence
+
+    Planned = Sequence[tuple[Recurrence, Plan]]
 
 
-class Target(Protocol):
-    """A module of this folder.
+class Facts(Protocol):
+    """A module `facts.py`; it never imports TensorFlow."""
+
+    def graphs(
+        self, contract: "Contract", inputs: "tuple[Port, ...]", dims: Mapping[str, int]
+    ) -> "dict[str, Signature]":
+        """Return name -> the ports of each graph that the target has, with the dimensions that are fixed in it.
+
+        Args:
+            contract: The signatures that are promised.
+            inputs: The model's own inputs.
+            dims: Dimensions that are fixed in this artifact.
+        """
+
+    def plan(
+        self, recurrence: "Recurrence", steps: int | None, choice: "Choice" = "auto", batch: int | None = None
+    ) -> "Plan":
+        """Choose the lowering of a recurrence in one graph.
+
+        Args:
+            recurrence: What is run.
+            steps: Time steps of the graph; None when a call may choose.
+            choice: What the user asked for, among what this target takes.
+            batch: Samples of a call; None when a call may choose.
+
+        Raises:
+            UnsupportedModel: When what was asked can't be had.
+        """
+
+
+class Writer(Protocol):
+    """A module `write.py`.
 
     Attributes:
         SPELLINGS: TensorFlow operation -> what is written for it, where the target has no form or a wrong one.
     """
 
-    SPELLINGS: Mapping[str, Spelling]
+    SPELLINGS: "Mapping[str, Spelling]"
 
-    def write(self, traced: Traced, contract: Contract, path: Path) -> None:
+    def write(self, traced: "Traced", contract: "Contract", path: Path) -> None:
         """Write the artifact with the contract embedded.
 
         Args:
-            traced: One graph per signature.
+            traced: Its graphs.
             contract: What to embed; it lists this artifact only.
             path: Where: a file, or for savedmodel a folder, that doesn't exist yet.
 
@@ -37,10 +80,116 @@ class Target(Protocol):
     def ops(self, path: Path) -> Counter[str]:
         """Count the ops of an artifact, by the target's own names."""
 
-    def faults(self, ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
+    def faults(self, ops: Counter[str], planned: "Planned") -> list[str]:
         """Return what the artifact's ops break of this target's promise, one sentence each.
 
         Args:
             ops: What `ops` counted.
             planned: Each recurrent call of a `sequence` and how it was lowered.
         """
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of artifact.
+
+    Attributes:
+        name: Its name, and that of its folder here.
+        suffix: What its paths end in.
+        packages: What writing and running it takes besides TensorFlow and Keras, by their names on PyPI.
+        types: The floats that its runtime computes in.
+        batch: Samples a call where neither the user nor the model says; "any" where a call may choose.
+        choices: The ways to run a sequence that may be asked for.
+        folder: Whether it is a folder.
+    """
+
+    name: str
+    suffix: str
+    packages: tuple[str, ...]
+    types: tuple[str, ...]
+    batch: int | Literal["any"]
+    choices: tuple["Choice", ...] = ()
+    folder: bool = False
+
+    @property
+    def facts(self) -> Facts:
+        """How it runs recurrences."""
+        return cast(Facts, importlib.import_module(f"{__name__}.{self.name}.facts"))
+
+    @property
+    def writer(self) -> Writer:
+        """What makes it."""
+        return cast(Writer, importlib.import_module(f"{__name__}.{self.name}.write"))
+
+    def check_types(self, types: Mapping[str, str]) -> None:
+        """Refuse a model that computes in a type the runtime doesn't.
+
+        Args:
+            types: Each type that layers compute in -> the first layer that does.
+
+        Raises:
+            UnsupportedModel: Naming a layer and the types that the target has.
+        """
+        for dtype, layer in types.items():
+            if dtype in ROUNDINGS and dtype not in self.types:
+                raise UnsupportedModel(
+                    f"layer {layer!r} computes in {dtype}, which the {self.name} runtime doesn't.\n"
+                    f"  It has: {', '.join(self.types)}. Export with --dtype float32 (dtype='float32' in Python) to"
+                    " compute in that, or to savedmodel."
+                )
+
+    def check_used(self, choice: "Choice", plans: "Sequence[Plan]") -> None:
+        """Refuse a lowering that the target takes but no call of the model has a use for.
+
+        Raises:
+            UnsupportedModel: With the reasons of what would be run instead.
+        """
+        if choice in self.choices and all(each.lowering != choice for each in plans):
+            instead = " or ".join(dict.fromkeys(each.reason for each in plans))
+            raise UnsupportedModel(
+                f"lowering {choice!r} has no use in the {self.name} artifact, whose calls are: {instead}.\n"
+                "  Leave --lowering out."
+            )
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        # XNNPACK's and TFLite's own CPU kernels for matrix products take no other floats.
+        Target("tflite", ".tflite", ("ai-edge-litert",), ("float32",), 1, ("unrolled", "loop")),
+        # ONNX Runtime has no CPU kernels for bfloat16.
+        Target("onnx", ".onnx", ("tf2onnx", "onnxruntime"), ("float64", "float32", "float16"), "any"),
+        Target("savedmodel", "_savedmodel", (), tuple(ROUNDINGS), "any", ("xla",), folder=True),
+    )
+}
+"""All there are, in the order of `--to all`."""
+
+CHOICES: tuple["Choice", ...] = ("auto", *(choice for target in TARGETS.values() for choice in target.choices))
+"""All ways to run a sequence that may be asked for."""
+
+
+def check_choice(choice: "Choice", targets: Sequence[Target]) -> None:
+    """Refuse a lowering that none of the targets takes.
+
+    Raises:
+        UnsupportedModel: Naming the target that does.
+    """
+    takers = [target.name for target in TARGETS.values() if choice in target.choices]
+    if takers and not any(target.name in takers for target in targets):
+        raise UnsupportedModel(
+            f"lowering {choice!r} is taken by {', '.join(takers)} only, not by"
+            f" {', '.join(target.name for target in targets)}.\n"
+            f"  Leave --lowering out, or export to {takers[0]} too."
+        )
+
+
+if TYPE_CHECKING:  # where mypy holds every folder to the protocols
+    from .onnx import facts as onnx_facts
+    from .onnx import write as onnx_write
+    from .savedmodel import facts as savedmodel_facts
+    from .savedmodel import write as savedmodel_write
+    from .tflite import facts as tflite_facts
+    from .tflite import write as tflite_write
+
+    _FACTS: tuple[Facts, ...] = (onnx_facts, savedmodel_facts, tflite_facts)
+    _WRITERS: tuple[Writer, ...] = (onnx_write, savedmodel_write, tflite_write)

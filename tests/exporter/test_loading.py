@@ -516,6 +516,6 @@ class TestRequireKeras:
 
 
 def test_import_is_light():
-    code = "import sys, exporter.loading; print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
+    code = "import sys, exporter.read.file; print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "set()"

@@ -21,7 +21,8 @@ HELPER = """
 import json, os, signal, sys, time
 from pathlib import Path
 
-from exporter import outputs
+from exporter.deliver import staged
+from exporter.request import DELIVERING
 from signatures.errors import OutputError, ParityError
 
 def export(model, targets, check, options, progress):
@@ -31,7 +32,7 @@ def export(model, targets, check, options, progress):
     os.write(1, b"printed by a library\\n")
     print("printed by Python", flush=True)
     if how == "aborts":
-        with outputs.staged([here / "m.onnx"]) as places:
+        with staged([here / "m.onnx"]) as places:
             places[here / "m.onnx"].write_text("half")
             progress("onnx: converting")
             os.abort()
@@ -40,7 +41,7 @@ def export(model, targets, check, options, progress):
     if how == "refuses":
         raise ParityError("layer '\\x1b]0;title\\x07[bold]' is off.\\n  What to do.")
     wanted = [here / "m.onnx", here / "m.contract.json"]
-    with outputs.staged(wanted, lambda places: deliver(beside, how, progress)) as places:
+    with staged(wanted, lambda places: deliver(beside, how, progress)) as places:
         for path in places.values():
             path.write_text("new")
         if how == "waits":
@@ -52,7 +53,7 @@ def deliver(beside, how, progress):
     if how == "sleeps":
         (beside / "pid").write_text(str(os.getpid()))
         time.sleep(60)
-    progress(outputs.DELIVERING)
+    progress(DELIVERING)
     if how in ("delivers", "fails", "dies late"):
         (beside / "pid").write_text(str(os.getpid()))
         time.sleep(1)

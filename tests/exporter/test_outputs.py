@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 
 from exporter import deliver
-from exporter.deliver import check_free, clean, contract_beside, digest, joined, paths, staged, strays
+from exporter.deliver import check_free, clean, contract_beside, digest, joined, staged, strays
+from exporter.request import named_targets
 from signatures import Contract, Port, Signature, files
 from signatures.contract import ArtifactInfo
 from signatures.errors import OutputError
 
 ALL = ("tflite", "onnx", "savedmodel")
+
+
+def paths(stem, names, out):
+    return deliver.paths(stem, named_targets(names), out)
 
 
 def test_without_an_output_everything_goes_to_the_current_folder():
@@ -188,7 +193,7 @@ PRELUDE = """
 import itertools, json, os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-from exporter import outputs
+from exporter import deliver
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 
@@ -208,7 +213,7 @@ def write(places, text):
     made = Contract({"name": text, "sha256": text}, ("y",), {"sequence": Signature("sequence", (x,), (y,), ())})
     places[contract].write_text(replace(made, artifacts=infos).to_json())
 
-def deliver(text):
+def export(text):
     with deliver.staged([file, saved, contract]) as places:
         write(places, text)
 
@@ -244,7 +249,7 @@ def forked(n, after):
     if exchange:
         deliver._exchange = killing(deliver._exchange)
     os.rename, os.replace = killing(os.rename), killing(os.replace)
-    deliver("new")
+    export("new")
     os._exit(0)
 
 for n in itertools.count(1):
@@ -252,7 +257,7 @@ for n in itertools.count(1):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         if sys.argv[3] == "replaced":
-            deliver("old")
+            export("old")
         pid = os.fork() or forked(n, after)
         done = os.waitpid(pid, 0)[1] == 0
         look(n=n, after_it=after, done=done)
@@ -264,9 +269,9 @@ AT_RANDOM = """
 seed = random.Random(7)
 def forked():
     for k in itertools.count():
-        deliver("new" if k % 2 == 0 else "old")
+        export("new" if k % 2 == 0 else "old")
 
-deliver("old")
+export("old")
 for k in range(int(sys.argv[3])):
     pid = os.fork() or forked()
     time.sleep(seed.uniform(0.0005, 0.02))
@@ -328,7 +333,7 @@ def old_and_new(tmp_path):
     folder.mkdir()
     (folder / "inner").write_text("old")
 
-    def deliver():
+    def export():
         with staged([file, folder]) as stage:
             write_both(stage, file, folder)
 
@@ -355,7 +360,7 @@ def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, excha
         without_exchange(monkeypatch)
     monkeypatch.setattr(deliver, "_put", failing)
     with pytest.raises(OutputError, match="can't be written"):
-        deliver()
+        export()
     assert state() == ("old", "old")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
 
@@ -372,7 +377,7 @@ def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(deliver, "_put", failing)
     with pytest.raises(OutputError, match=r"file: new, but what goes with it can't be written .*--force"):
-        deliver()
+        export()
     assert state() == ("new", "old")
 
 
@@ -393,7 +398,7 @@ def test_a_signal_amid_the_moves_waits_until_all_is_in_place(tmp_path, monkeypat
     before = signal.signal(number, stop)
     try:
         with pytest.raises(KeyboardInterrupt):
-            deliver()
+            export()
         assert signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
@@ -448,7 +453,7 @@ def test_two_exports_to_the_same_paths_do_not_mix(tmp_path):
         PRELUDE
         + """
 for k in range(40):
-    deliver(sys.argv[3])
+    export(sys.argv[3])
 """
     )
     command = [sys.executable, "-c", both, str(tmp_path), "exchange"]
@@ -474,7 +479,7 @@ def test_what_was_left_above_a_folder_that_is_there_now_is_cleaned(tmp_path):
 
 def test_while_one_export_moves_its_files_another_waits(tmp_path):
     file = tmp_path / "m.onnx"
-    command = [sys.executable, "-c", PRELUDE + "deliver('second')", str(tmp_path), "exchange"]
+    command = [sys.executable, "-c", PRELUDE + "export('second')", str(tmp_path), "exchange"]
 
     def look(stage):
         process = subprocess.Popen(command)

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from exporter.lower.lowering import LOWERINGS
-from exporter.lower.plan import STEP_BY_STEP, UNROLL_LIMIT, Plan, Schedule, describe, plan
+from exporter.lower.plan import STEP_BY_STEP, Plan, Schedule, describe
 from exporter.memory.recurrence import Recurrence
+from exporter.targets import TARGETS
+from exporter.targets.tflite.facts import UNROLL_LIMIT
 from signatures.errors import UnsupportedModel
 
 LSTM = Recurrence("lstm", "lstm", {"h": (4,), "c": (4,)})
+
+
+def plan(made, target, *arguments, **options):
+    return TARGETS[target].facts.plan(made, *arguments, **options)
 
 
 def recurrence(kind, **options):

@@ -567,7 +567,7 @@ def test_a_forked_process_reads_files_too(golden_folder):
     program = """
 import os, sys
 from pathlib import Path
-from exporter import loading
+from exporter.read import file
 path = Path(sys.argv[1])
 file._LOOKOUT.look(path)
 if not (pid := os.fork()):

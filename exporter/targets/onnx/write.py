@@ -11,7 +11,7 @@ and recurrent biases stand one after the other; layout is 0, the only one ONNX R
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ from signatures.runtimes.onnx import METADATA
 
 from ...lower import spelling
 from ...lower.native import PLACEHOLDER
-from ...lower.plan import ONNX_OPS, Plan, holds
+from ...lower.plan import Plan
 from ...lower.trace import Traced
 from ...memory.activations import ACTIVATIONS
 from ...memory.recurrence import GATES, Recurrence, reorder
 from ...model.swap import LOCK
+from .facts import ONNX_OPS, holds
 from .halves import join_halves
 
 OPSET = 17
@@ -45,7 +46,7 @@ BEYOND = 1 << 30
 
 BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
-SPELLINGS = {
+SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan2": spelling.atan2,
     "BitwiseAnd": spelling.bitwise_and,
     "Expm1": spelling.expm1,

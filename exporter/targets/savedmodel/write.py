@@ -1,7 +1,7 @@
 """SavedModel: TensorFlow graphs, a recurrence as one op or loop, and `serving_default` for servers without state."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ from ...lower.plan import Plan
 from ...lower.trace import Traced
 from ...memory.recurrence import Recurrence
 
-SPELLINGS = {"Log": spelling.log_of_softmax}
+SPELLINGS: Mapping[str, spelling.Spelling] = {"Log": spelling.log_of_softmax}
 """What TensorFlow's own optimizer makes something else of: see Target."""
 
 

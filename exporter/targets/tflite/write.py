@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ...lower.plan import Plan
 from ...lower.trace import Traced
 from ...memory.recurrence import Recurrence
 
-SPELLINGS = {
+SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan": spelling.atan,
     "BitwiseAnd": spelling.bitwise_and,
     "Equal": spelling.equal,

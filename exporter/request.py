@@ -1,0 +1,96 @@
+"""What the user asked for, checked once, for the command line and Python alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from signatures.contract import SIGNATURES
+from signatures.golden import ROUNDINGS
+
+from .lower.plan import Choice
+from .read.budget import MAX_MEMORY
+from .targets import CHOICES, TARGETS, Target, check_choice
+
+Extent = int | Literal["any"] | None
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work, told as it starts; str() of it is a line to show.
+
+    Attributes:
+        name: What is done: loading, surveying, golden numbers, tracing, converting, checking or delivering.
+        target: The artifact it is done for; "" where it is for all.
+        run: The golden run it is at, where it goes through several.
+    """
+
+    name: Literal["loading", "surveying", "golden numbers", "tracing", "converting", "checking", "delivering"]
+    target: str = ""
+    run: str = ""
+
+    def __str__(self) -> str:
+        """Return "onnx: checking 7 steps"."""
+        return f"{self.target}: " * bool(self.target) + self.name + f" {self.run}" * bool(self.run)
+
+
+DELIVERING = Stage("delivering")
+"""In which files are moved into place; an export isn't interrupted from then on."""
+
+Progress = Callable[[Stage], None]
+"""Called with each stage as it starts."""
+
+
+def in_silence(stage: Stage) -> None:
+    """Tell nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """An export as it was asked for; see pipeline.export."""
+
+    targets: tuple[Target, ...]
+    out: str | Path | None = None
+    batch: Extent = None
+    time: Extent = None
+    signatures: Sequence[str] | None = None
+    lengths: bool = False
+    lowering: Choice = "auto"
+    dtype: Dtype | None = None
+    max_memory: float = MAX_MEMORY
+    check: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no export has, in the words of the command line.
+
+        Raises:
+            ValueError: Naming what is accepted.
+            UnsupportedModel: When no target takes the lowering.
+        """
+        for name, value in (("batch", self.batch), ("time", self.time)):
+            number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if value is not None and value != "any" and not number:
+                raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
+        found = self.signatures
+        if found is not None and (isinstance(found, str) or not found or set(found) - set(SIGNATURES)):
+            raise ValueError(f"signatures={found!r}: give a list of {', '.join(SIGNATURES)}")
+        if self.dtype not in (None, *ROUNDINGS):
+            raise ValueError(f"dtype={self.dtype!r}: give {', '.join(ROUNDINGS)} or None")
+        if self.lowering not in CHOICES:
+            raise ValueError(f"lowering={self.lowering!r}: give {', '.join(CHOICES)}")
+        check_choice(self.lowering, self.targets)
+
+
+def named_targets(to: str | Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets of these names, "all" being every one, each once and in the order asked for.
+
+    Raises:
+        ValueError: Naming what is accepted.
+    """
+    asked: list[str] = [to] if isinstance(to, str) else list(to or [])
+    names = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
+    if not names or set(names) - set(TARGETS):
+        raise ValueError(f"to={to!r}: give {', '.join(TARGETS)}, several of them or all")
+    return tuple(TARGETS[name] for name in names)
