@@ -337,7 +337,7 @@ def old_and_new(tmp_path):
         with staged([file, folder]) as stage:
             write_both(stage, file, folder)
 
-    return deliver, lambda: (file.read_text(), (folder / "inner").read_text())
+    return export, lambda: (file.read_text(), (folder / "inner").read_text())
 
 
 def without_exchange(monkeypatch):
@@ -347,7 +347,7 @@ def without_exchange(monkeypatch):
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, exchange, n):
-    deliver, state = old_and_new(tmp_path)
+    export, state = old_and_new(tmp_path)
     put, calls = deliver._put, []
 
     def failing(source, path, spare):
@@ -366,7 +366,7 @@ def test_a_move_that_fails_puts_back_what_was_moved(tmp_path, monkeypatch, excha
 
 
 def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
-    deliver, state = old_and_new(tmp_path)
+    export, state = old_and_new(tmp_path)
     put, calls = deliver._put, []
 
     def failing(source, path, spare):
@@ -383,7 +383,7 @@ def test_a_move_that_cannot_be_undone_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_amid_the_moves_waits_until_all_is_in_place(tmp_path, monkeypatch, number):
-    deliver, state = old_and_new(tmp_path)
+    export, state = old_and_new(tmp_path)
     put, came = deliver._put, []
 
     def disturbed(source, path, spare):
