@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter.bench import OPENERS, Call, burst, open_artifact
+from exporter.bench import Call, burst, draw_feeds
 from signatures import Contract
-from signatures.ports import Array
+from signatures.ports import Array, Feeds
+from signatures.runtimes import own, target_of
 
 LONGEST = 960
 """Time steps up to which Keras' conversion is given a fixed T, which is what runs fastest; beyond it takes too long."""
@@ -252,26 +253,36 @@ def build_onnx(problem: Problem, path: Path) -> None:
 # What runs in the process that is timed.
 
 
+def opened(path: Path, signature: str, feeds: Feeds) -> tuple[Call, dict[str, Array]]:
+    """Open a signature of a file on one thread; return what is timed and the outputs of a call."""
+    session = own(target_of(path)).load().session(path, 1)
+    return session.bind(signature, feeds), session.run(signature, feeds)
+
+
 def open_own(path: Path, problem: Problem, signature: str = "sequence") -> tuple[Call, Array]:
     """Open what export-lstm wrote."""
     contract = Contract.from_json(path.with_name(f"{path.stem}.contract.json").read_bytes())
-    call, outputs = open_artifact(path, contract, signature, problem.batch, problem.total)
+    [info] = contract.artifacts.values()
+    called = contract.signatures[signature]
+    sizes = {"batch": problem.batch, **info.dims, **called.dims}
+    call, outputs = opened(path, signature, draw_feeds(called, sizes, problem.total))
     return call, outputs[contract.outputs[0]]
 
 
 def open_peer(path: Path, problem: Problem) -> tuple[Call, Array]:
     """Open a file with one input and one output."""
-    target = path.suffix[1:] or "savedmodel"
-    call, outputs = OPENERS[target](path, "serving_default", frames(problem))
-    [sequences] = outputs.values()
-    return call, sequences
+    session = own(target_of(path)).load().session(path, 1)
+    [name] = session.takes("serving_default")
+    feeds = {name: frames(problem)}
+    [sequences] = session.run("serving_default", feeds).values()
+    return session.bind("serving_default", feeds), sequences
 
 
 def open_onnx_floor(path: Path, problem: Problem) -> tuple[Call, Array]:
     """Open the graph written by hand, with zero state."""
     zeros = np.zeros((problem.batch, problem.shape.units), np.float32)
     states = {f"{state}_{k}_in": zeros for k in range(problem.shape.layers) for state in "hc"}
-    call, outputs = OPENERS["onnx"](path, "", {"x": frames(problem), **states})
+    call, outputs = opened(path, "", {"x": frames(problem), **states})
     return call, outputs["sequences"]
 
 

@@ -11,10 +11,17 @@ TYPE_CHECKING = False  # without typing, whose import takes longer than all that
 if TYPE_CHECKING:
     from .lower.functional import lstm
     from .pipeline import Artifact, export, record_case
+    from .request import Stage
 
-__all__ = ["Artifact", "export", "lstm", "record_case"]
+__all__ = ["Artifact", "Stage", "export", "lstm", "record_case"]
 
-_HOME = {"export": "pipeline", "Artifact": "pipeline", "record_case": "pipeline", "lstm": "lower.functional"}
+_HOME = {
+    "export": "pipeline",
+    "Artifact": "pipeline",
+    "record_case": "pipeline",
+    "Stage": "request",
+    "lstm": "lower.functional",
+}
 
 
 def __getattr__(name: str) -> object:

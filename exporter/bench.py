@@ -18,9 +18,9 @@ import numpy as np
 
 from signatures import Contract, Signature
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
-from signatures.ports import Array, Feeds, time_dims
+from signatures.ports import Array, time_dims
 from signatures.runtimes import open as open_runner
-from signatures.runtimes import target_of
+from signatures.runtimes import own, target_of
 
 from .child import MEMORY, TIMEOUT, Child, Lost
 
@@ -149,66 +149,6 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(each), each[quarter], each[-1 - quarter])
 
 
-def open_tflite(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
-    """Open a signature of a TFLite file; feeds are by name, or one array for the only input.
-
-    Returns:
-        What is timed, and the outputs of the first call.
-    """
-    from ai_edge_litert.interpreter import Interpreter
-
-    runner = Interpreter(str(path), num_threads=1).get_signature_runner(signature)
-    outputs = runner(**_named(feeds, runner.get_input_details()))
-    # What a runner's call and Interpreter.invoke come down to, without setting and copying tensors.
-    return partial(runner._interpreter_wrapper.Invoke, runner._subgraph_index), outputs
-
-
-def open_onnx(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
-    """Open an ONNX file, inputs and outputs bound once; see open_tflite. One graph serves every signature."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
-    for name, array in _named(feeds, [value.name for value in session.get_inputs()]).items():
-        binding.bind_cpu_input(name, array)
-    names = [value.name for value in session.get_outputs()]
-    for name in names:
-        binding.bind_output(name)
-    session.run_with_iobinding(binding)
-    outputs = dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
-    return partial(session.run_with_iobinding, binding), outputs
-
-
-def open_savedmodel(path: Path, signature: str, feeds: Feeds | Array) -> tuple[Call, dict[str, Array]]:
-    """Open a signature of a SavedModel folder; see open_tflite."""
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(path))
-    function = loaded.signatures[signature]
-    tensors = {
-        name: tf.constant(array) for name, array in _named(feeds, function.structured_input_signature[1]).items()
-    }
-    outputs = {name: value.numpy() for name, value in function(**tensors).items()}
-
-    def call(_keep_alive: object = loaded) -> object:
-        return function(**tensors)
-
-    return call, outputs
-
-
-OPENERS = {"tflite": open_tflite, "onnx": open_onnx, "savedmodel": open_savedmodel}
-
-
-def _named(feeds: Feeds | Array, names: Any) -> dict[str, Array]:
-    """Return the feeds of the inputs there are; a lone array is that of the only one."""
-    if isinstance(feeds, Mapping):
-        return {name: feeds[name] for name in names if name in feeds}
-    [name] = names
-    return {name: feeds}
-
-
 def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dict[str, Array]:
     """Draw feeds: random inputs, zero state, every step valid.
 
@@ -232,20 +172,15 @@ def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dic
     return feeds
 
 
-def open_artifact(
-    path: Path, contract: Contract, signature: str, batch: int, total: int
-) -> tuple[Call, dict[str, Array]]:
-    """Open a signature of an artifact of ours on random feeds; see open_tflite."""
+def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, total: int) -> tuple[Call, None]:
+    """Open a signature of an artifact of ours on random feeds; tell nothing but that it runs."""
     [(target, info)] = contract.artifacts.items()
     called = contract.signatures[signature]
     feeds = draw_feeds(called, {"batch": batch, **info.dims, **called.dims}, total)
     called.check_feeds(feeds, info.dims)
-    return OPENERS[target](path, signature, feeds)
-
-
-def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, total: int) -> tuple[Call, None]:
-    """Open an artifact and tell nothing but that it runs: outputs stay where they are."""
-    return open_artifact(path, contract, signature, batch, total)[0], None
+    call = own(target).load().session(path, 1).bind(signature, feeds)
+    call()
+    return call, None
 
 
 def _read_contract(path: Path, trust: bool) -> tuple[None, Contract]:

@@ -9,7 +9,8 @@ from .contract import Contract
 from .golden import Case, Run, Tolerance
 from .parity import ParityReport, PortDiff, check
 from .ports import Carry, Port, Signature
-from .runtimes import Runner, open, read_contract
+from .runner import Runner
+from .runtimes import open, read_contract
 from .stream import Stream
 
 __all__ = [

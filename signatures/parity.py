@@ -17,7 +17,7 @@ from .contract import LENGTHS
 from .errors import ArtifactError
 from .golden import TIMES, Case, Run, Tolerance
 from .ports import Array, Feeds, Port, by_samples, factors, show, time_dims
-from .runtimes import Runner
+from .runner import Runner
 from .stream import cut, join
 
 EXACT = Tolerance(0.0, 0.0)

@@ -1,17 +1,13 @@
 """Streaming: push chunks of any length through an artifact, the state carried from one to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contract import LENGTHS
+from .contract import LENGTHS, Contract
 from .errors import FeedError
 from .ports import Array, Feeds, Port, Signature, show
-
-if TYPE_CHECKING:
-    from .runtimes import Runner
 
 
 class Stream:
@@ -24,27 +20,29 @@ class Stream:
     thread at a time; any number of streams, in any threads, may share a runner.
     """
 
-    def __init__(self, runner: "Runner", batch: int = 1) -> None:
-        """Start from zeros.
+    def __init__(
+        self, contract: Contract, dims: Mapping[str, int], run: Callable[[str, Feeds], dict[str, Array]], batch: int = 1
+    ) -> None:
+        """Start from zeros; `Runner.stream` is the usual way here.
 
         Args:
-            runner: The opened artifact.
+            contract: Of the artifact.
+            dims: Dimensions that are fixed in it.
+            run: Runs one of its signatures, see Runner.run.
             batch: How many independent streams run side by side.
 
         Raises:
             FeedError: When the model can't be streamed, or the artifact is fixed to another batch size.
         """
-        if runner.contract.step is not None:
-            raise FeedError(f"This model can't be streamed: {runner.contract.step}")
-        fixed = runner.dims.get("batch", batch)
+        if contract.step is not None:
+            raise FeedError(f"This model can't be streamed: {contract.step}")
+        fixed = dims.get("batch", batch)
         if not isinstance(batch, int) or batch < 1 or batch != fixed:
-            raise FeedError(
-                f"The artifact runs batches of {runner.dims.get('batch', 'at least 1')}; batch={batch} was asked."
-            )
-        self._runner = runner
+            raise FeedError(f"The artifact runs batches of {dims.get('batch', 'at least 1')}; batch={batch} was asked.")
+        self._contract, self._dims, self._run = contract, dims, run
         self._batch = batch
         # The ports of any signature, for any number of time steps.
-        self._ports = replace(next(iter(runner.contract.signatures.values())), dims={})
+        self._ports = replace(next(iter(contract.signatures.values())), dims={})
         self._timed = [port for port in self._ports.inputs if port.timed]
         self.reset()
 
@@ -101,12 +99,12 @@ class Stream:
             raise FeedError(f"All inputs with a time axis take the same number of time steps; got {sorted(lengths)}.")
         [total] = lengths
         signature = self._signature_for(total)
-        chunk = signature.dims.get("time", self._runner.dims.get("time", total))
+        chunk = signature.dims.get("time", self._dims.get("time", total))
         if total % chunk:
             raise FeedError(f"{signature.name}: {total} time steps were pushed; push a multiple of {chunk}.")
         state, pieces = dict(self.state), []
         for start in range(0, total, chunk):
-            outputs = self._runner.run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
+            outputs = self._run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
             state = {carry.input: outputs[carry.output].copy() for carry in signature.carries}
             pieces.append(outputs)
         self.state = state
@@ -114,9 +112,9 @@ class Stream:
 
     def _signature_for(self, total: int) -> Signature:
         """Return the signature that runs `total` steps in the fewest calls."""
-        signatures = self._runner.contract.signatures
+        signatures = self._contract.signatures
         sequence, step = signatures.get("sequence"), signatures.get("step")
-        fits = total % self._runner.dims.get("time", total) == 0
+        fits = total % self._dims.get("time", total) == 0
         if sequence is None or (step is not None and (total == 1 or not fits)):
             return step or self._ports
         return sequence

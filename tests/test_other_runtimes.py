@@ -12,9 +12,8 @@ from keras import layers
 
 import signatures
 from exporter import export
-from signatures import Case
+from signatures import Case, Runner
 from signatures.errors import ArtifactError
-from signatures.runtimes import Runner
 
 # Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,89 +1,114 @@
-"""Runtimes: open an artifact by what it is and run its signatures by name, the same way in each.
+"""Runtimes: what runs an artifact, the same way in each.
 
-One module a target, each with `load(path) -> (contract, call, takes)`; its runtime is imported when the first artifact
-of that kind is opened, so a device needs only the one it uses. A call is safe in any thread and returns its own arrays.
+One module a runtime, imported when the first artifact is opened in it, so a device needs only the one it uses.
 """
 
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, ExportLSTMError, MissingRuntime, one_line
+from ..errors import ArtifactError, ExportLSTMError, MissingRuntime
 from ..ports import Array, Feeds, show
-from ..stream import Stream
+from ..runner import Runner
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is loaded: it keeps records at home
 
-Call = Callable[[str, Feeds], dict[str, Array]]
-Takes = Mapping[str, Mapping[str, Sequence[Any]]]
-"""Signature -> input -> the sizes of its axes in the graph; where a call may choose, anything but a positive int."""
 
-# target: (suffix, module here, what to install)
-RUNTIMES = {
-    "tflite": (".tflite", "tflite", "ai-edge-litert"),
-    "onnx": (".onnx", "onnx", "onnxruntime"),
-    "savedmodel": ("", "savedmodel", "tensorflow"),
-}
+class Session(Protocol):
+    """A file that is opened in a runtime. A call is safe in any thread and gives its own arrays."""
 
-
-class Runner:
-    """An opened artifact. Any number of threads and streams may use it at once.
-
-    LiteRT's interpreter runs one call at a time: threads that use it wait for each other. For calls that run side by
-    side open the file once a thread. TensorFlow and ONNX Runtime run them side by side.
-
-    Attributes:
-        contract: What it takes, gives and carries.
-        target: "tflite", "onnx" or "savedmodel".
-        dims: Dimensions fixed in this artifact, name -> size.
-    """
-
-    def __init__(self, contract: Contract, target: str, call: Call) -> None:
-        """Wrap a runtime's call; `open` is the usual way here."""
-        self.contract = contract
-        self.target = target
-        self.dims = contract.artifacts[target].dims
-        self._call = call
+    def takes(self, signature: str) -> Mapping[str, Sequence[Any]]:
+        """Return input -> the sizes of its axes in the graph; where a call may choose, anything but a positive int."""
 
     def run(self, signature: str, feeds: Feeds) -> dict[str, Array]:
-        """Run a signature once.
-
-        Args:
-            signature: "sequence" or "step".
-            feeds: Input port -> array, all of them; `contract.signatures[...].initial_state()` gives zero states.
+        """Run a signature once; feeds of inputs that the graph doesn't have are left out.
 
         Returns:
-            Output port -> a fresh array.
+            Output -> array.
+        """
+
+    def bind(self, signature: str, feeds: Feeds) -> Callable[[], object]:
+        """Return a call of the signature on these feeds as the runtime itself makes it, nothing copied: for timing."""
+
+
+class Module(Protocol):
+    """A module of this folder."""
+
+    def load(self, path: Path, trust: bool, threads: int) -> tuple[Contract, Session]:
+        """Open an artifact of ours.
+
+        Args:
+            path: Where it is.
+            trust: Whether to open it whatever it holds.
+            threads: See session.
 
         Raises:
-            FeedError: When names, shapes or types don't fit.
-            ArtifactError: When the artifact has no such signature.
+            UnsafeArtifact: When opening or running it may reach files or code.
+            ArtifactError: When it is damaged or carries no contract.
         """
-        if signature not in self.contract.signatures:
-            reason = f" {self.contract.step}" if self.contract.step else ""
-            raise ArtifactError(
-                f"There is no signature {signature!r}; there is {', '.join(self.contract.signatures)}.{reason}"
-            )
-        called = self.contract.signatures[signature]
-        called.check_feeds(feeds, self.dims)
-        try:
-            outputs = self._call(signature, feeds)
-        except Exception as error:  # each runtime raises its own, without a common base
-            raise ArtifactError(f"{signature}: the runtime can't run this artifact ({one_line(error)}).") from error
-        if missing := [port.name for port in called.outputs if port.name not in outputs]:
-            raise ArtifactError(
-                f"{signature}: the artifact gives no output {missing[0]!r}, which its contract promises."
-            )
-        return {port.name: outputs[port.name] for port in called.outputs}
 
-    def stream(self, batch: int = 1) -> Stream:
-        """Return a stream that starts from zero state; see Stream."""
-        return Stream(self, batch)
+    def session(self, path: Path, threads: int) -> Session:
+        """Open any file of the runtime's kind.
+
+        Args:
+            path: Where it is.
+            threads: How many a call may use. TensorFlow's are the whole process'.
+        """
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs artifacts of one kind.
+
+    Attributes:
+        name: Its name.
+        reads: The target that it runs.
+        suffix: What the names of such files end in; "" for folders with a saved_model.pb.
+        package: What to install.
+        module: Its module here.
+    """
+
+    name: str
+    reads: str
+    suffix: str
+    package: str
+    module: str
+
+    def load(self) -> Module:
+        """Return its module.
+
+        Raises:
+            ImportError: When the package isn't installed.
+        """
+        return cast(Module, importlib.import_module(f".{self.module}", __name__))
+
+
+RUNTIMES = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("litert", "tflite", ".tflite", "ai-edge-litert", "litert"),
+        Runtime("onnxruntime", "onnx", ".onnx", "onnxruntime", "ort"),
+        Runtime("tensorflow", "savedmodel", "", "tensorflow", "tensorflow"),
+    )
+}
+"""All there are; the first that reads a target is its own."""
+
+
+def own(target: str) -> Runtime:
+    """Return the runtime that a target is made for."""
+    return next(runtime for runtime in RUNTIMES.values() if runtime.reads == target)
+
+
+if TYPE_CHECKING:  # where mypy holds every module to the protocol
+    from . import litert, ort, tensorflow
+
+    _MODULES: tuple[Module, ...] = (litert, ort, tensorflow)
 
 
 def target_of(path: str | Path) -> str:
@@ -95,40 +120,45 @@ def target_of(path: str | Path) -> str:
     path = Path(path)
     if (found := files.kind(path)) is None:
         raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
-    for target, (suffix, _, _) in RUNTIMES.items():
-        if suffix and found != "a folder" and path.suffix == suffix:
-            try:
-                files.look(path)
-            except ValueError as error:
-                raise ArtifactError(f"{path}: {error}. Give a .tflite or .onnx file or a SavedModel folder.") from None
-            return target
+    reading = next((each for each in RUNTIMES.values() if each.suffix == path.suffix), None)
+    if found != "a folder" and path.suffix and reading is not None:
+        try:
+            files.look(path)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: {error}. Give a .tflite or .onnx file or a SavedModel folder.") from None
+        return reading.reads
     if files.kind(path / "saved_model.pb") is not None:
         return "savedmodel"
     raise ArtifactError(f"{path}: not an artifact. Give a .tflite or .onnx file or a folder with a saved_model.pb.")
 
 
-def open(path: str | Path, trust: bool = False) -> Runner:
-    """Open an artifact in its own runtime.
+def open(path: str | Path, trust: bool = False, *, runtime: str | None = None, threads: int = 1) -> Runner:
+    """Open an artifact.
 
     Args:
         path: A `.tflite` or `.onnx` file or a SavedModel folder, written by export-lstm.
         trust: Whether to load a SavedModel that holds other ops than export-lstm writes. Loading it may read and
             write files and run code of whoever made it.
+        runtime: What runs it, a name of RUNTIMES; None for the target's own.
+        threads: How many a call may use. TensorFlow's are the whole process' and aren't set here.
 
     Returns:
         A runner for any number of threads and streams.
 
     Raises:
         UnsafeArtifact: When opening it may read or write files or run code.
-        ArtifactError: When it is missing, damaged or carries no contract.
+        ArtifactError: When it is missing, damaged or carries no contract, or the runtime is for other files.
         MissingRuntime: When the package that runs it is not installed.
     """
     target = target_of(path)
-    options = {"trust": trust} if target == "savedmodel" else {}  # the others hold nothing but mathematics
-    with _reading(path, target) as runtime:
-        contract, call, takes = runtime.load(Path(path), **options)
-        _check_inputs(_held(contract, target), target, takes)
-        return Runner(contract, target, call)
+    chosen = own(target) if runtime is None else RUNTIMES.get(runtime)
+    if chosen is None or chosen.reads != target:
+        reading = ", ".join(each.name for each in RUNTIMES.values() if each.reads == target)
+        raise ArtifactError(f"{path}: runtime {runtime!r} doesn't read {target}; {reading} does.")
+    with _reading(path, chosen) as module:
+        contract, session = module.load(Path(path), trust, threads)
+        _check_inputs(_held(contract, target), target, session)
+        return Runner(contract, target, session.run)
 
 
 def read_contract(path: str | Path) -> Contract:
@@ -141,19 +171,18 @@ def read_contract(path: str | Path) -> Contract:
     target = target_of(path)
     if target != "savedmodel":
         return open(path).contract
-    with _reading(path, target) as runtime:
-        return _held(runtime.read_contract(Path(path)), target)
+    with _reading(path, own(target)) as module:
+        return _held(module.read_contract(Path(path)), target)
 
 
 @contextmanager
-def _reading(path: str | Path, target: str) -> Iterator[Any]:
-    """Yield the module that reads a target, and put the path before what it refuses."""
-    _, module, package = RUNTIMES[target]
+def _reading(path: str | Path, runtime: Runtime) -> Iterator[Any]:
+    """Yield a runtime's module, and put the path before what it refuses."""
     try:
-        yield importlib.import_module(f".{module}", __name__)
+        yield runtime.load()
     except ImportError as error:
         raise MissingRuntime(
-            f"{path}: running it takes {package} ({error}). Install it: pip install {package}"
+            f"{path}: running it takes {runtime.package} ({error}). Install it: pip install {runtime.package}"
         ) from error
     except ExportLSTMError as error:
         raise type(error)(f"{path}: {error}") from None
@@ -166,12 +195,12 @@ def _held(contract: Contract, target: str) -> Contract:
     return contract
 
 
-def _check_inputs(contract: Contract, target: str, takes: Takes) -> None:
+def _check_inputs(contract: Contract, target: str, session: Session) -> None:
     """Refuse a contract whose inputs have other sizes than those of the graph."""
     for signature in contract.signatures.values():
-        sizes = {**contract.artifacts[target].dims, **signature.dims}
+        sizes, takes = {**contract.artifacts[target].dims, **signature.dims}, session.takes(signature.name)
         for port in signature.inputs:
-            wanted, graph = port.sized(sizes), takes[signature.name].get(port.name)
+            wanted, graph = port.sized(sizes), takes.get(port.name)
             if graph is None:
                 continue  # an input that nothing depends on may have been left out
             known = zip(wanted, graph, strict=False)

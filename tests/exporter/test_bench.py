@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter import bench, cli
-from exporter.bench import ONE_THREAD, TIMES, Ratio, Worker, draw_feeds, open_artifact, ratio, take_turns
+from exporter.bench import ONE_THREAD, TIMES, Ratio, Worker, draw_feeds, ratio, take_turns
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
@@ -158,12 +158,15 @@ def test_feeds_are_random_from_zero_state_and_every_step_is_valid():
 )
 def test_what_is_timed_is_what_the_artifact_computes(exported, target, case, options):
     import signatures
+    from signatures.runtimes import own
 
     path = exported(case, **options)[target].path
     runner = signatures.open(path)
     signature, info = runner.contract.signatures["sequence"], runner.contract.artifacts[target]
-    call, outputs = open_artifact(path, runner.contract, "sequence", 1, 6)
-    expected = runner.run("sequence", draw_feeds(signature, {"batch": 1, **info.dims, **signature.dims}, 6))
+    feeds = draw_feeds(signature, {"batch": 1, **info.dims, **signature.dims}, 6)
+    session = own(target).load().session(path, 1)
+    outputs, call = session.run("sequence", feeds), session.bind("sequence", feeds)
+    expected = runner.run("sequence", feeds)
     assert set(expected) <= set(outputs)
     for name, array in expected.items():
         np.testing.assert_allclose(outputs[name], array, atol=1e-6)

@@ -553,7 +553,7 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["exporter.pipeline", "exporter.cli", "exporter.model.survey", "exporter.tables", "exporter.read.keras2"]
-        + ["signatures.runtimes.tflite", "signatures.runtimes.onnx", "signatures.runtimes.savedmodel", "onnx", "h5py"]
+        + ["signatures.runtimes.litert", "signatures.runtimes.ort", "signatures.runtimes.tensorflow", "onnx", "h5py"]
         + ["exporter.targets.tflite.write", "exporter.targets.onnx.write", "exporter.targets.savedmodel.write"]
     )
     kinds = [kind for kind in KINDS if options.only in kind]

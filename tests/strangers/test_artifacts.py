@@ -22,8 +22,8 @@ import signatures
 from exporter import bench, cli
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, LoadError, UnsafeArtifact
-from signatures.runtimes import onnx as onnx_runtime
-from signatures.runtimes import savedmodel, tflite
+from signatures.runtimes import litert, ort
+from signatures.runtimes import tensorflow as tensorflow_runtime
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx"}
 
@@ -261,7 +261,7 @@ def test_a_folder_with_more_than_files(folder, refused, monkeypatch, case):
 def test_a_folder_without_a_contract(folder, refused, monkeypatch, case, opener):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail(f"{path} was loaded"))
     spoil, words = NO_CONTRACTS[case]
-    spoil(folder / savedmodel.CONTRACT)
+    spoil(folder / tensorflow_runtime.CONTRACT)
     assert words in refused(folder, ArtifactError, opener)
 
 
@@ -320,7 +320,7 @@ def test_what_is_trusted_is_loaded(initialised):
 
 def test_every_saved_model_of_ours_passes(exported):
     for name in ("activations", "masked", "repeated", "bidirectional"):
-        savedmodel.check(exported(name)["savedmodel"].path)
+        tensorflow_runtime.check(exported(name)["savedmodel"].path)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_every_saved_model_of_ours_passes(exported):
     ],
 )
 def test_mathematics_passes(folder, op):
-    savedmodel.check(edit(folder, with_node(op)))
+    tensorflow_runtime.check(edit(folder, with_node(op)))
 
 
 # ONNX -------------------------------------------------------------------------------------------------------------
@@ -464,8 +464,8 @@ def test_numbers_are_read_as_protocol_buffers_read_them():
     for location in (varint(1), varint((1 << 32) + 1), b"\x81\x80\x80\x00"):
         model = field(7, field(5, varint(14 << 3) + location))
         with pytest.raises(UnsafeArtifact):
-            onnx_runtime.check(model)
-    onnx_runtime.check(field(7, field(5, varint(14 << 3) + varint(1 << 32))))
+            ort.check(model)
+    ort.check(field(7, field(5, varint(14 << 3) + varint(1 << 32))))
 
 
 @pytest.mark.parametrize(
@@ -497,9 +497,9 @@ def test_a_file_of_onnx_runtimes_own_format(tmp_path, refused, monkeypatch):
 
 
 def test_small_fields_have_an_end(monkeypatch):
-    monkeypatch.setattr(onnx_runtime, "MOST_FIELDS", 1000)
+    monkeypatch.setattr(ort, "MOST_FIELDS", 1000)
     with pytest.raises(ValueError, match="more than 1,000 fields"):
-        onnx_runtime.check(field(7, b"\x08\x01" * 1000))
+        ort.check(field(7, b"\x08\x01" * 1000))
 
 
 def test_depth_has_an_end(tmp_path):
@@ -507,19 +507,19 @@ def test_depth_has_an_end(tmp_path):
     for _ in range(60):
         content = field(7, field(1, field(5, b"")) + content) if not content else field(1, field(5, field(6, content)))
     with pytest.raises(ValueError, match="deep"):
-        onnx_runtime.check(field(7, content))
+        ort.check(field(7, content))
 
 
 def test_every_onnx_file_of_ours_passes(exported):
     for name in ("activations", "masked", "repeated", "bidirectional"):
-        onnx_runtime.check(exported(name)["onnx"].path.read_bytes())
+        ort.check(exported(name)["onnx"].path.read_bytes())
 
 
 # TFLite -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_tflite_file_whose_weights_lie_in_another(artifacts, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(tflite, "Interpreter", lambda **options: pytest.fail("LiteRT saw it"))
+    monkeypatch.setattr(litert, "Interpreter", lambda **options: pytest.fail("LiteRT saw it"))
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifacts["tflite"].read_bytes(), 0))
     group = schema.ExternalBufferGroupT()
     group.name = b"secret.bin"
@@ -659,7 +659,7 @@ CONTRACTS = {
 
 @pytest.fixture(scope="module")
 def contract(artifacts):
-    return json.loads((artifacts["savedmodel"] / savedmodel.CONTRACT).read_text())
+    return json.loads((artifacts["savedmodel"] / tensorflow_runtime.CONTRACT).read_text())
 
 
 @pytest.mark.parametrize("case", CONTRACTS)

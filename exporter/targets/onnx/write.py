@@ -26,7 +26,7 @@ from tf2onnx.optimizer import back_to_back_optimizer
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Signature
-from signatures.runtimes.onnx import METADATA
+from signatures.runtimes.ort import METADATA
 
 from ...lower import spelling
 from ...lower.native import PLACEHOLDER

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from signatures.contract import Contract
-from signatures.runtimes.savedmodel import CONTRACT, read_graphs
+from signatures.runtimes.tensorflow import CONTRACT, read_graphs
 
 from ...lower import spelling
 from ...lower.plan import Plan

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
-from signatures.runtimes.tflite import METADATA
+from signatures.runtimes.litert import METADATA
 
 from ...lower import spelling
 from ...lower.plan import Plan

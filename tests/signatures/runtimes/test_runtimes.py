@@ -10,7 +10,7 @@ import pytest
 
 import signatures
 from signatures.errors import ArtifactError, FeedError, MissingRuntime
-from signatures.runtimes import RUNTIMES, target_of
+from signatures.runtimes import own, target_of
 
 FILES = ["onnx", "tflite"]
 
@@ -30,7 +30,7 @@ def put(tmp_path, total):
 
 def reload(monkeypatch, target):
     """Have the target's module imported anew during this test, and forgotten after it."""
-    name = f"signatures.runtimes.{RUNTIMES[target][1]}"
+    name = f"signatures.runtimes.{own(target).module}"
     monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.delitem(sys.modules, name)
 

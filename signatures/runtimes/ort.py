@@ -3,8 +3,10 @@
 The file is walked before the runtime sees it: the runtime would read other files where a tensor names one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
@@ -12,7 +14,6 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
-from . import Call, Takes
 
 METADATA = "export-lstm.contract"
 
@@ -37,28 +38,60 @@ ORT = b"ORTM"
 """At byte 4 of ONNX Runtime's own format, a flatbuffer, which the runtime takes from any name."""
 
 
-def load(path: Path) -> tuple[Contract, Call, Takes]:
-    """Open an ONNX file; the contract is its metadata property `export-lstm.contract`."""
+class OnnxRuntime:
+    """An ONNX graph, which serves every signature."""
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        """Open the bytes of a file."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._taken = {value.name: value.shape for value in self._session.get_inputs()}
+        self._given = [value.name for value in self._session.get_outputs()]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The properties that the file has."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def takes(self, signature: str) -> dict[str, Any]:
+        """Return the sizes of the inputs; see Session."""
+        return self._taken
+
+    def run(self, signature: str, feeds: Feeds) -> dict[str, Array]:
+        """Run the graph once; see Session."""
+        values = self._session.run(self._given, {name: feeds[name] for name in self._taken})
+        return dict(zip(self._given, values, strict=True))
+
+    def bind(self, signature: str, feeds: Feeds) -> Callable[[], object]:
+        """Return a call with inputs and outputs bound once; see Session."""
+        binding = self._session.io_binding()
+        for name in self._taken:
+            binding.bind_cpu_input(name, feeds[name])
+        for name in self._given:
+            binding.bind_output(name)
+        return partial(self._session.run_with_iobinding, binding)
+
+
+def load(path: Path, trust: bool, threads: int) -> tuple[Contract, OnnxRuntime]:
+    """Open an ONNX artifact; the contract is its metadata property `export-lstm.contract`; see Module."""
     try:
         content = files.read(path)
         check(content)
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+        opened = OnnxRuntime(content, threads)
+        text = opened.metadata.get(METADATA)
     except ArtifactError:
         raise
     except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
         raise ArtifactError(f"The file is damaged or not ONNX ({one_line(error)}).") from None
     if text is None:
         raise ArtifactError("The file carries no export-lstm contract. Export the Keras model with export-lstm.")
-    contract = Contract.from_json(text)
-    taken = {value.name: value.shape for value in session.get_inputs()}
+    return Contract.from_json(text), opened
 
-    def call(signature: str, feeds: Feeds) -> dict[str, Array]:
-        names = [port.name for port in contract.signatures[signature].outputs]
-        values = session.run(names, {name: value for name, value in feeds.items() if name in taken})
-        return dict(zip(names, values, strict=True))
 
-    return contract, call, dict.fromkeys(contract.signatures, taken)
+def session(path: Path, threads: int) -> OnnxRuntime:
+    """Open any ONNX file; see Module."""
+    return OnnxRuntime(path.read_bytes(), threads)
 
 
 def check(content: bytes) -> None:

@@ -3,7 +3,8 @@
 Loading a SavedModel runs parts of it. So its graphs are looked at first: only what computes may be in them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
-from . import Call, Takes
-from .savedmodel_ops import COMPUTING
+from .tensorflow_ops import COMPUTING
 
 CONTRACT = "assets.extra/contract.json"
 
@@ -29,32 +29,49 @@ OBJECTS = frozenset(
 )
 
 
-def load(path: Path, trust: bool) -> tuple[Contract, Call, Takes]:
-    """Open a SavedModel folder.
+class TensorFlow:
+    """A SavedModel folder."""
 
-    Args:
-        path: The folder.
-        trust: Whether to load it whatever it holds.
-    """
+    def __init__(self, path: Path) -> None:
+        """Load a folder."""
+        self._loaded = tf.saved_model.load(str(path))
+
+    def takes(self, signature: str) -> dict[str, Any]:
+        """Return the sizes of the inputs; see Session."""
+        return {name: spec.shape.as_list() for name, spec in self._inputs(signature).items()}
+
+    def run(self, signature: str, feeds: Feeds) -> dict[str, Array]:
+        """Run a signature once; see Session."""
+        outputs = self.bind(signature, feeds)()
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def bind(self, signature: str, feeds: Feeds) -> Callable[[], Any]:
+        """Return a call on tensors that are made once; see Session."""
+        tensors = {name: tf.constant(feeds[name]) for name in self._inputs(signature)}
+        return partial(self._loaded.signatures[signature], **tensors)
+
+    def _inputs(self, signature: str) -> dict[str, Any]:
+        specs: dict[str, Any] = self._loaded.signatures[signature].structured_input_signature[1]
+        return specs
+
+
+def load(path: Path, trust: bool, threads: int) -> tuple[Contract, TensorFlow]:
+    """Open a SavedModel artifact, its graphs looked at unless it is trusted; see Module."""
     contract = read_contract(path)
     if not trust:
         check(path)
     try:
-        loaded = tf.saved_model.load(str(path))
-        functions = {name: loaded.signatures[name] for name in contract.signatures}
-        takes = {name: _sizes(function.structured_input_signature[1]) for name, function in functions.items()}
+        opened = TensorFlow(path)
+        for name in contract.signatures:
+            opened.takes(name)
     except Exception as error:  # noqa: BLE001 - the reader raises protobuf, OS and TensorFlow errors alike
         raise ArtifactError(f"The folder is damaged or not a SavedModel ({one_line(error)}).") from None
-
-    def call(signature: str, feeds: Feeds, _keep_alive: object = loaded) -> dict[str, Array]:
-        outputs = functions[signature](**{name: tf.constant(value) for name, value in feeds.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return contract, call, takes
+    return contract, opened
 
 
-def _sizes(specs: dict[str, Any]) -> dict[str, list[int | None]]:
-    return {name: spec.shape.as_list() for name, spec in specs.items()}
+def session(path: Path, threads: int) -> TensorFlow:
+    """Open any SavedModel folder; see Module."""
+    return TensorFlow(path)
 
 
 def read_contract(path: Path) -> Contract:

@@ -8,7 +8,7 @@ import re
 import pytest
 from tensorflow.python.framework import op_def_registry
 
-from signatures.runtimes.savedmodel_ops import CALLING, COMPUTING, LISTS, VARIABLES
+from signatures.runtimes.tensorflow_ops import CALLING, COMPUTING, LISTS, VARIABLES
 
 STRING, RESOURCE, VARIANT = 7, 20, 21  # in types.proto
 CHECKING = {"Assert", "CheckNumerics"}  # which raise

@@ -46,7 +46,7 @@ ARRAYS = _named(
     """
     ArgMax ArgMin BatchToSpace BatchToSpaceND Bincount Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo
     Bucketize Cast Concat ConcatOffset ConcatV2 ConjugateTranspose CropAndResize DenseBincount DepthToSpace Diag
-    DiagPart DynamicPartition DynamicStitch Empty ExpandDims ExtractImagePatches ExtractVolumePatches Fill Gather
+    DiagPart DynamicPartition DynamicStitch ExpandDims ExtractImagePatches ExtractVolumePatches Fill Gather
     GatherNd GatherV2 HistogramFixedWidth InTopK InTopKV2 InvertPermutation LinSpace ListDiff LowerBound
     MatrixBandPart MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3
     MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MirrorPad NthElement OneHot OnesLike Pack Pad PadV2
