@@ -162,7 +162,7 @@ def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dic
     for port in signature.inputs:
         shape = [d if isinstance(d, int) else total for d in port.sized(dims)]
         if port.role == "state":
-            feeds[port.name] = np.zeros(shape, port.dtype)
+            feeds[port.name] = port.at_start(dims)
         elif port.role == "lengths":
             feeds[port.name] = np.full(shape, total, port.dtype)
         elif np.issubdtype(np.dtype(port.dtype), np.integer):

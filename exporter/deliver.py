@@ -155,7 +155,7 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
     if not others:
         return None
     files = " and ".join(info.file for info in others.values())
-    if any(getattr(there, part) != getattr(new, part) for part in ("outputs", "signatures", "step", "dtype")):
+    if any(getattr(there, part) != getattr(new, part) for part in ("outputs", "signatures", "no_step", "scheme")):
         return f"belongs to {files} with other ports: --signatures, --lengths and --dtype must be the same"
     for package, version in new.provenance.items():
         if (was := there.provenance.get(package, version)) != version:

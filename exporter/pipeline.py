@@ -262,7 +262,9 @@ class Subject:
             totals=totals_for(self.survey),
             progress=lambda run: progress(Stage("golden numbers", run=run)),
         )
-        return replace(self, golden=golden, contract=replace(self.contract, noise=golden.noise, inputs=golden.inputs))
+        atol, rtol = golden.tolerance.atol, golden.tolerance.rtol
+        proven = replace(self.contract.proven, atol=atol, rtol=rtol, inputs=golden.inputs, noise=golden.noise)
+        return replace(self, golden=golden, contract=replace(self.contract, proven=proven))
 
     def dims(self, target: Target, batch: Extent) -> dict[str, int]:
         """Return the dimensions that are fixed in an artifact."""
@@ -325,7 +327,7 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     traced = trace(subject.model, subject.survey, graphs, plans, writer.SPELLINGS)
     clock.append(time.perf_counter())
     progress(Stage("converting", target.name))
-    writer.write(traced, contract, stage)
+    contract = writer.write(traced, contract, stage)
     ops = writer.ops(stage)
     first = next(iter(plans.values()))
     if faults := writer.faults(ops, [(recurrence, first[call]) for call, (recurrence, _, _) in subject.runs.items()]):

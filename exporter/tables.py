@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def artifact_facts(artifact: "Artifact") -> Facts:
         "bytes": artifact.size,
         "sha256": artifact.sha256,
         "signatures": list(artifact.contract.signatures),
-        "no_step_because": artifact.contract.step,
+        "no_step_because": artifact.contract.no_step,
         "dims": dict(artifact.contract.artifacts[artifact.target].dims),
         "ops": dict(artifact.ops),
         "seconds": {name: round(value, 3) for name, value in artifact.seconds.items()},
@@ -84,7 +85,7 @@ def model_facts(opened: "Opened") -> Facts:
         ],
         "can_be_stepped": survey.no_step is None,
         "no_step_because": survey.no_step,
-        "proven": dict(contract.proven),
+        "proven": asdict(contract.proven),
         "time": "any" if survey.flexible and survey.tried else dict(survey.declared),
         "outputs": list(contract.outputs),
         "signatures": _signature_facts(contract),
@@ -106,9 +107,9 @@ def contract_facts(contract: Contract, path: Path) -> Facts:
         "made_with": dict(contract.provenance),
         "dims": dict(info.dims),
         "lowerings": dict(info.lowerings),
-        "can_be_stepped": contract.step is None,
-        "no_step_because": contract.step,
-        "proven": dict(contract.proven),
+        "can_be_stepped": contract.no_step is None,
+        "no_step_because": contract.no_step,
+        "proven": asdict(contract.proven),
         "outputs": list(contract.outputs),
         "ops": ops,
         "signatures": _signature_facts(contract),
@@ -174,8 +175,8 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
             _say(console, f"{report.target}: {report.summary()}")
         told = ", ".join(f"{run} {kind}" for run, kind in reports[0].inputs.items())
         _say(console, f"Inputs: {told}")
-    if first.contract.step:
-        _say(console, f"No signature 'step': {first.contract.step}")
+    if first.contract.no_step:
+        _say(console, f"No signature 'step': {first.contract.no_step}")
     _say(console, f"Ports and carries: {first.contract_path}")
 
 

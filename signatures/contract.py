@@ -6,15 +6,15 @@ Names of ports are made here and only here. The same contract is embedded in eac
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
 from .ports import FOLDED, Carry, Dim, Port, Role, Signature
 
-SCHEMA = 1
+SCHEMA = 2
 MOST = 1 << 28
 """The largest size of an axis, and number of values of a sample's time step, that a contract may name."""
 DTYPES = frozenset(
@@ -37,12 +37,35 @@ class ArtifactInfo:
         lowerings: Recurrent layer -> how it became ops of this target, one sentence.
         sha256: Of the artifact, in the contract beside it; None in the one embedded, which can't tell its own. Of a
             folder: that of the lines "<sha256>  <path>" of its files, sorted by path.
+        tensors: Signature -> {"inputs": names in the order of the graph, "outputs": the same}, for runtimes that know
+            no names; empty where the target has no order.
     """
 
     file: str
     dims: Mapping[str, int] = field(default_factory=dict)
     lowerings: Mapping[str, str] = field(default_factory=dict)
     sha256: str | None = None
+    tensors: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """How far the artifacts of a contract were tried.
+
+    Attributes:
+        time_steps: How many time steps back a layer's memory of inputs would have been seen, where there is a `step`:
+            one call of all steps, single steps and pieces gave the same. 0 where there is none.
+        atol: The absolute part of the tolerance that golden numbers were held to; None where nothing was checked.
+        rtol: Its relative part.
+        inputs: Golden run -> the kind of numbers it was fed with.
+        noise: Output port -> its largest noise in these runs, see golden.Run.
+    """
+
+    time_steps: int = 0
+    atol: float | None = None
+    rtol: float | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,29 +77,29 @@ class Contract:
             digest}.
         outputs: Port names of the model's own outputs, in the model's order.
         signatures: Signature name -> Signature.
-        step: Why there is no `step` signature, None where there is one.
+        no_step: Why there is no `step` signature, None where there is one.
         example: Time dimension -> a number of steps that the model is known to run with.
         artifacts: Target -> ArtifactInfo; an embedded contract lists its own artifact only.
         provenance: Package -> version.
-        dtype: The coarsest type its layers compute in, a name of golden.ROUNDINGS; ports hold 16-bit floats as float32.
-        noise: Output port -> its largest noise in the golden runs the artifacts were held to, see golden.Run.
-        inputs: Golden run -> the kind of numbers it was fed with; empty for an artifact that was not checked.
-        proven: How far the law of streams was tried where there is a `step`: {"time_steps": how many time steps back a
-            layer's memory of inputs would have been seen}.
+        scheme: What weights and states are computed in: the coarsest type of its layers, a name of golden.ROUNDINGS.
+            Ports hold 16-bit floats as float32.
+        proven: How far its artifacts were tried.
     """
 
     model: Mapping[str, str | None]
     outputs: tuple[str, ...]
     signatures: Mapping[str, Signature]
     _: KW_ONLY
-    step: str | None = None
+    no_step: str | None = None
     example: Mapping[str, int] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactInfo] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
-    dtype: str = "float32"
-    noise: Mapping[str, float] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    proven: Mapping[str, int] = field(default_factory=dict)
+    scheme: str = "float32"
+    proven: Proven = Proven()
+
+    def ordered(self, tensors: Mapping[str, Mapping[str, Sequence[str]]]) -> "Contract":
+        """Return the contract of one artifact with the order of its tensors told; see ArtifactInfo."""
+        return replace(self, artifacts={name: replace(info, tensors=tensors) for name, info in self.artifacts.items()})
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
@@ -94,24 +117,23 @@ class Contract:
             schema = data.pop("schema")
             if schema != SCHEMA:
                 raise ArtifactError(
-                    f"The contract has schema {schema!r:.100}; this version of export-lstm reads {SCHEMA}."
+                    f"The contract has schema {schema!r:.100}; this version of export-lstm reads {SCHEMA}. "
+                    "Export the Keras model again."
                 )
             data["model"] = _mapping(data["model"], str, (str, type(None)))
             data["outputs"] = tuple(_checked(name, str) for name in _checked(data["outputs"], list))
             data["example"] = _sizes(data["example"])
             data["provenance"] = _mapping(data["provenance"], str, str)
-            data["step"] = _checked(data["step"], (str, type(None)))
+            data["no_step"] = _checked(data["no_step"], (str, type(None)))
             data["signatures"] = {
                 name: _signature(name, value) for name, value in _mapping(data["signatures"], str, dict).items()
             }
             data["artifacts"] = {
                 target: _artifact(value) for target, value in _mapping(data["artifacts"], str, dict).items()
             }
-            if data.setdefault("dtype", "float32") not in ROUNDINGS:
-                raise ValueError(f"dtype {data['dtype']!r}")
-            data["noise"] = noises(data.get("noise", {}))
-            data["inputs"] = _mapping(data.get("inputs", {}), str, str)
-            data["proven"] = _mapping(data.get("proven", {}), str, int)
+            if data["scheme"] not in ROUNDINGS:
+                raise ValueError(f"scheme {data['scheme']!r:.100}")
+            data["proven"] = _proven(_mapping(data["proven"], str, object))
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             made = cls(**data)
@@ -143,7 +165,19 @@ def _artifact(data: dict[str, Any]) -> ArtifactInfo:
     _sizes(made.dims)
     _mapping(made.lowerings, str, str)
     _checked(made.sha256, (str, type(None)))
+    for sides in _mapping(made.tensors, str, dict).values():
+        for names in _mapping(sides, str, list).values():
+            for each in names:
+                _checked(each, str)
     return made
+
+
+def _proven(data: dict[str, Any]) -> Proven:
+    made = Proven(**data)
+    _checked(made.time_steps, int)
+    for part in (made.atol, made.rtol):
+        _checked(part, (float, int, type(None)))
+    return replace(made, inputs=_mapping(made.inputs, str, str), noise=noises(made.noise))
 
 
 def _signature(name: str, data: dict[str, Any]) -> Signature:
@@ -154,7 +188,9 @@ def _signature(name: str, data: dict[str, Any]) -> Signature:
     )
     if data["name"] != name:
         raise ValueError(f"signature {name!r} has the name {data['name']!r:.100}")
-    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]))
+    return Signature(
+        name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"]), _mapping(data["delay"], str, int)
+    )
 
 
 def _port(data: dict[str, Any]) -> Port:
@@ -165,12 +201,17 @@ def _port(data: dict[str, Any]) -> Port:
         raise ValueError(f"port {name!r:.100} of role {role!r:.100} and type {dtype!r:.100}")
     if math.prod(dim for dim in shape if isinstance(dim, int)) > MOST:
         raise ValueError(f"port {name!r} of shape {data['shape']!r:.100}")
-    # Contracts written before it was told say it by the dimension's name.
-    named = len(shape) > 1 and str(shape[1]).startswith("time")
-    axis = data.get("time_axis", 1 if named else None)
+    axis = data["time_axis"]
     if axis is not None and not (type(axis) is int and 1 <= axis < len(shape) and isinstance(shape[axis], str)):
         raise ValueError(f"port {name!r} with time axis {axis!r:.100}")
-    return Port(name, role, shape, dtype, below, axis)
+    initial = float(_checked(data["initial"], (float, int)))
+    scale, zero_point = (
+        _checked(data["scale"], (float, int, type(None))),
+        _checked(data["zero_point"], (int, type(None))),
+    )
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"port {name!r} of scale {scale!r}")
+    return Port(name, role, shape, dtype, below, axis, initial, scale, zero_point)
 
 
 def _dim(value: Any) -> Dim:

@@ -150,7 +150,7 @@ def check(
     for run in seen.runs:
         progress(run.name)
         calls = dict(_calls(runner, run))
-        if calls and not diffs and runner.contract.step is None:
+        if calls and not diffs and runner.contract.no_step is None:
             diffs += _reset(runner, run)
         first = next(iter(calls), "")
         if case is None:  # the first call is what the others are held to: nothing is compared with itself
@@ -262,7 +262,7 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     first = signature.samples(feeds, slice(runner.dims.get("batch", rows)))  # those of one call
     if "sequence" in signatures and runner.dims.get("time", total) == total:
         calls += [("sequence", _by_rows(runner, feeds, _whole)), ("repeat", _by_rows(runner, first, _whole))]
-    if runner.contract.step is None:
+    if runner.contract.no_step is None:
         if "step" in signatures:
             stepped = feeds if total <= LONG else first
             calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [1] * total))))
@@ -353,7 +353,7 @@ def _own_case(runner: Runner) -> Case:
     contract = runner.contract
     named = sorted(time_dims(signature.inputs))
     known = dict(contract.example)
-    calls = [known] if contract.step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
+    calls = [known] if contract.no_step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims}
@@ -363,7 +363,7 @@ def _own_case(runner: Runner) -> Case:
             raise ArtifactError(f"its contract has no size to try for the dimension {unknown[0]!r}.")
         name = " ".join(f"{dim}={dims[dim]}" for dim in named) or "fixed size"
         runs.append(Run(f"random {name}", random_feeds(signature.inputs, dims, rng), {}))
-    return Case("stream laws", tuple(runs), Tolerance.of(contract.dtype))
+    return Case("stream laws", tuple(runs), Tolerance.of(contract.scheme))
 
 
 def _hold_to_ports(runner: Runner, run: Run) -> None:

@@ -35,6 +35,9 @@ class Port:
         below: For an integer port, its values are in [0, below); None where nothing is known.
         time_axis: The axis that counts the time steps of a call, which a `step` has one of and a stream cuts; None
             where a call takes or gives the port whole, such as a state, or what an attention looks into.
+        initial: What a state holds at the start of a stream.
+        scale: Of a port that holds quantized numbers, the number that 1 stands for; None where it holds numbers.
+        zero_point: What stands for 0 there.
     """
 
     name: str
@@ -43,11 +46,19 @@ class Port:
     dtype: str = "float32"
     below: int | None = None
     time_axis: int | None = None
+    initial: float = 0.0
+    scale: float | None = None
+    zero_point: int | None = None
 
     @property
     def timed(self) -> bool:
         """Whether an axis counts the time steps of a call."""
         return self.time_axis is not None
+
+    def at_start(self, dims: Mapping[str, int]) -> Array:
+        """Return what a state holds at the start of a stream, for these sizes of its dimensions."""
+        value = self.initial if self.scale is None else round(self.initial / self.scale) + (self.zero_point or 0)
+        return np.full([int(size) for size in self.sized(dims)], value, self.dtype)
 
     @property
     def time(self) -> Dim:
@@ -114,6 +125,8 @@ class Signature:
         outputs: What a call gives.
         carries: Which outputs are fed back as which inputs.
         dims: Dimensions this signature fixes, {"time": 1} for `step`.
+        every: A call takes a multiple of this many time steps.
+        delay: Output -> how many rows later than the model gives it on a whole recording; what isn't named isn't late.
     """
 
     name: str
@@ -121,18 +134,16 @@ class Signature:
     outputs: tuple[Port, ...]
     carries: tuple[Carry, ...]
     dims: Mapping[str, int] = field(default_factory=dict)
+    every: int = 1
+    delay: Mapping[str, int] = field(default_factory=dict)
 
     def fixed(self, dims: Mapping[str, int]) -> "Signature":
         """Return the same callable with more dimensions fixed; those that it fixes already stay."""
         return replace(self, dims={**dims, **self.dims})
 
     def initial_state(self, batch: int = 1) -> dict[str, Array]:
-        """Return zeros for every state input, name -> [B, U]: where a stream or a backward layer starts."""
-        return {
-            port.name: np.zeros([int(d) for d in port.sized({"batch": batch})], port.dtype)
-            for port in self.inputs
-            if port.role == "state"
-        }
+        """Return every state input as it is where a stream or a backward layer starts, name -> [B, U]."""
+        return {port.name: port.at_start({"batch": batch}) for port in self.inputs if port.role == "state"}
 
     def count(self, feeds: Feeds) -> int:
         """Return how many samples feeds hold, by the first of them that has an axis for them alone."""

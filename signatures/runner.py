@@ -42,7 +42,7 @@ class Runner:
             ArtifactError: When the artifact has no such signature.
         """
         if signature not in self.contract.signatures:
-            reason = f" {self.contract.step}" if self.contract.step else ""
+            reason = f" {self.contract.no_step}" if self.contract.no_step else ""
             raise ArtifactError(
                 f"There is no signature {signature!r}; there is {', '.join(self.contract.signatures)}.{reason}"
             )

@@ -34,8 +34,8 @@ class Stream:
         Raises:
             FeedError: When the model can't be streamed, or the artifact is fixed to another batch size.
         """
-        if contract.step is not None:
-            raise FeedError(f"This model can't be streamed: {contract.step}")
+        if contract.no_step is not None:
+            raise FeedError(f"This model can't be streamed: {contract.no_step}")
         fixed = dims.get("batch", batch)
         if not isinstance(batch, int) or batch < 1 or batch != fixed:
             raise FeedError(f"The artifact runs batches of {dims.get('batch', 'at least 1')}; batch={batch} was asked.")

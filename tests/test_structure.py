@@ -161,7 +161,7 @@ def test_tflite_has_no_rsqrt_by_whatever_code_it_is_told():
     model.operatorCodes.append(copy.copy(model.operatorCodes[code]))
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    content = tflite.embed(bytes(builder.Output()), Contract({"name": "m"}, ("y",), {}))
+    content, _ = tflite.embed(bytes(builder.Output()), Contract({"name": "m"}, ("y",), {}))
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     assert {each["op_name"] for each in interpreter._get_ops_details()} & {"RSQRT", "SQRT"} == {"SQRT"}

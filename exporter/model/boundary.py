@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from signatures.contract import LENGTHS, SIGNATURES, Contract, state_input, state_output
+from signatures.contract import LENGTHS, SIGNATURES, Contract, Proven, state_input, state_output
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature, time_dims
 
@@ -58,17 +58,16 @@ def contract(
     made = {
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }
-    proven = {"time_steps": survey.proven} if survey.proven else {}
     example = {name: tried[0] for name, tried in survey.tried.items()}
     return Contract(
         model,
         survey.order,
         made,
-        step=survey.no_step,
+        no_step=survey.no_step,
         example=example,
         provenance=provenance,
-        dtype=dtype,
-        proven=proven,
+        scheme=dtype,
+        proven=Proven(survey.proven),
     )
 
 

@@ -89,7 +89,7 @@ def record(
         UnsupportedModel: When the model gives NaN on every kind of random feed.
     """
     signature = next(iter(contract.signatures.values()))
-    recorder = Recorder(model, contract, Tolerance.of(contract.dtype), {**dims, **signature.dims}, progress)
+    recorder = Recorder(model, contract, Tolerance.of(contract.scheme), {**dims, **signature.dims}, progress)
     if feeds is not None:
         given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
@@ -98,11 +98,11 @@ def record(
         fixed = recorder.dims.get("time")
         wanted = list(totals) if fixed is None else [fixed]
         trials = [recorder.run_of(total) for total in wanted]
-        few = 7 if fixed is None and contract.step is None else min(wanted)
+        few = 7 if fixed is None and contract.no_step is None else min(wanted)
         short = max((total for total in wanted if total <= 10), default=few)
         trials += recorder.special(short)
     recipe = {
-        "witnesses": [f"Keras {contract.dtype}", _second(model)],
+        "witnesses": [f"Keras {contract.scheme}", _second(model)],
         "largest_difference": max(trial.largest_difference for trial in trials),
         "provenance": dict(contract.provenance),
     }
@@ -268,7 +268,7 @@ class Recorder:
 
     def _drawn(self, total: int, kinds: Kind | tuple[Kind, ...], rows: int) -> dict[str, Array]:
         inputs = self.signature.inputs
-        apart = 0 if self.contract.step is None else 3  # time axes of their own differ, where nothing is stepped
+        apart = 0 if self.contract.no_step is None else 3  # time axes of their own differ, where nothing is stepped
         steps = time_dims(inputs)
         named = {factors(d)[0] for port in inputs for d in port.shape if isinstance(d, str)} - {"batch"}
         sizes = {dim: total + apart * k for k, dim in enumerate(sorted(steps))}

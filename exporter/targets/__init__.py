@@ -65,13 +65,16 @@ class Writer(Protocol):
 
     SPELLINGS: "Mapping[str, Spelling]"
 
-    def write(self, traced: "Traced", contract: "Contract", path: Path) -> None:
+    def write(self, traced: "Traced", contract: "Contract", path: Path) -> "Contract":
         """Write the artifact with the contract embedded.
 
         Args:
             traced: Its graphs.
             contract: What to embed; it lists this artifact only.
             path: Where: a file, or for savedmodel a folder, that doesn't exist yet.
+
+        Returns:
+            The contract that is embedded: it also tells the order of the tensors, where there is one.
 
         Raises:
             UnsupportedModel: When the target has no form for an operation of the model.

@@ -244,7 +244,7 @@ def test_what_cannot_be_timed_is_refused_in_a_sentence(exported, tmp_path, kind)
 def test_a_model_that_only_runs_whole_is_timed_at_its_own_length(tmp_path):
     """A contract without timed inputs, or with all of them fixed by the model, has one call."""
     sequence = Signature("sequence", (Port("x", "input", ("batch", 6, 3)),), (), ())
-    contract = Contract({}, (), {"sequence": sequence}, step="why", artifacts={"onnx": ArtifactInfo("m.onnx")})
+    contract = Contract({}, (), {"sequence": sequence}, no_step="why", artifacts={"onnx": ArtifactInfo("m.onnx")})
     assert list(bench._calls(Path("m.onnx"), contract, [])) == [("sequence", 1)]
 
 

@@ -7,6 +7,7 @@ import pytest
 from exporter.memory.recurrence import Recurrence
 from exporter.model.boundary import contract
 from exporter.model.survey import CallFacts, Survey
+from signatures.contract import Proven
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port
 
@@ -59,9 +60,9 @@ def test_the_contract_tells_what_it_was_made_of():
     assert found.model == {"name": "m", "sha256": "0"}
     assert found.provenance == {"keras": "3"}
     assert found.outputs == ("y", "lstm_h")
-    assert found.step is None
-    assert (found.noise, found.proven) == ({}, {})
-    assert made(replace(PLAIN, proven=2000)).proven == {"time_steps": 2000}
+    assert found.no_step is None
+    assert found.proven == Proven()
+    assert made(replace(PLAIN, proven=2000)).proven == Proven(2000)
     assert dict(found.example) == {"time": 5}
     assert not found.artifacts
 
@@ -84,7 +85,7 @@ def test_a_state_that_the_model_makes_is_given_but_not_taken():
     survey = replace(PLAIN, inputs=(X, target), calls=(LSTM, decoder), no_step="Because.", one_clock=False)
     found = made(survey)
     assert list(found.signatures) == ["sequence"]
-    assert found.step == "Because."
+    assert found.no_step == "Because."
     signature = found.signatures["sequence"]
     assert {port.name for port in signature.inputs} == {"x", "target", "lstm_h_in", "lstm_c_in"}
     gives = {port.name: port.shape for port in signature.outputs}

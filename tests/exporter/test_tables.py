@@ -41,7 +41,7 @@ def signature(*inputs, **dims):
 
 def artifact(dims, *inputs, path="m.onnx", step=None):
     contract = Contract(
-        {}, (), {"sequence": signature(*inputs)}, step=step, artifacts={"onnx": ArtifactInfo(path, dims)}
+        {}, (), {"sequence": signature(*inputs)}, no_step=step, artifacts={"onnx": ArtifactInfo(path, dims)}
     )
     return Artifact("onnx", Path(path), contract, Path("m.contract.json"), Counter(LSTM=1), 1234, "ab", None, {})
 

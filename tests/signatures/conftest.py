@@ -66,7 +66,7 @@ def contract_of(*, names=("sequence", "step"), dims=None, speaker=False, lengths
     made = {n: common if n == "sequence" else replace(common, name=n, dims={"time": 1}) for n in names}
     info = {"tflite": ArtifactInfo("tiny.tflite", dims or {})}
     model, example = {"name": "tiny", "sha256": None}, {"time": 6}
-    return Contract(model, ("scores", "label"), made, step=no_step, example=example, artifacts=info)
+    return Contract(model, ("scores", "label"), made, no_step=no_step, example=example, artifacts=info)
 
 
 def artifact_of(call=None, contract=None, **options):

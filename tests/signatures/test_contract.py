@@ -3,7 +3,9 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ FULL = Contract(
     },
     provenance={"keras": "3.15.1"},
 )
-NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}, step="layer 'flip' looks ahead.")
+NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}, no_step="layer 'flip' looks ahead.")
 
 NAMES = st.text(max_size=12)
 
@@ -51,15 +53,24 @@ def test_json_round_trip(contract, encode):
     assert Contract.from_json(encode(contract.to_json())) == contract
 
 
-def test_a_contract_of_before_noise_was_told_is_read():
-    text = json.loads(FULL.to_json())
-    assert (text.pop("noise"), text.pop("inputs")) == ({}, {})
-    assert Contract.from_json(json.dumps(text)) == FULL
+def test_a_published_schema_describes_contracts_to_any_language():
+    schema = json.loads((Path(__file__).parents[2] / "docs/reference/contract.schema.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    for contract in (FULL, NO_STEP):
+        data = json.loads(contract.to_json())
+        check.validate(data)
+        for part in (data, data["proven"], data["signatures"]["sequence"], data["signatures"]["sequence"]["inputs"][0]):
+            assert check.is_valid(data)
+            part["unknown"] = 1
+            assert not check.is_valid(data)
+            del part["unknown"]
+    for name in Contract.__dataclass_fields__:
+        assert name == "_" or name in schema["properties"]
 
 
 @pytest.mark.parametrize("noise", [-1, "loud", None, float("nan")])
 def test_noise_in_a_contract_is_a_number_from_0_up(noise):
-    text = json.dumps({**json.loads(FULL.to_json()), "noise": {"y": noise}})
+    text = json.dumps({**json.loads(FULL.to_json()), "proven": {"noise": {"y": noise}}})
     with pytest.raises(ArtifactError, match="not an export-lstm contract"):
         Contract.from_json(text)
 
@@ -69,11 +80,12 @@ def test_json_is_for_other_languages_too():
     text = FULL.to_json()
     data = json.loads(text)
     assert text.endswith("}\n")
-    assert '\n  "schema": 1' in text
+    assert '\n  "schema": 2' in text
     assert data["outputs"] == ["h"]
     assert data["signatures"]["step"]["dims"] == {"time": 1}
     assert data["signatures"]["sequence"]["carries"] == [{"output": "h", "input": "h_in"}]
     word = {"name": "word", "role": "input", "shape": ["batch", "time"], "dtype": "int32", "below": 50, "time_axis": 1}
+    word |= {"initial": 0.0, "scale": None, "zero_point": None}
     assert data["signatures"]["sequence"]["inputs"][1] == word
     assert data["artifacts"]["tflite"]["dims"] == {"batch": 1}
 
@@ -82,9 +94,9 @@ def edited(**changes):
     return json.dumps({**json.loads(FULL.to_json()), **changes})
 
 
-@pytest.mark.parametrize("schema", [2, 0, "1", None])
+@pytest.mark.parametrize("schema", [3, 1, 0, "2", None])
 def test_another_schema_is_refused_by_number(schema):
-    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of export-lstm reads 1\."):
+    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of export-lstm reads 2\. Export the Keras"):
         Contract.from_json(edited(schema=schema))
 
 
@@ -98,7 +110,7 @@ def test_another_schema_is_refused_by_number(schema):
         "7",
         '"contract"',
         "{}",
-        '{"schema": 1}',
+        '{"schema": 2}',
         b"\xff\xfe\x00",
         edited(outputs=None),
         edited(signatures=[]),

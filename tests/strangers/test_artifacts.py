@@ -633,8 +633,8 @@ CONTRACTS = {
     "a reason that is a list": ({"step": ["x"]}, ()),
     "outputs that are numbers": ({"outputs": [1]}, ()),
     "outputs that aren't there": ({"outputs": ["nobody"]}, ()),
-    "a type of nobody": ({"dtype": "float31"}, ()),
-    "a type that is a list": ({"dtype": ["float32"]}, ()),
+    "a type of nobody": ({"scheme": "float31"}, ()),
+    "a type that is a list": ({"scheme": ["float32"]}, ()),
     "a name with an escape": (None, ("inputs", {"name": "\x1b[2J"})),
     "a name with a line break": (None, ("inputs", {"name": "a\nb"})),
     "a name that is a path": (None, ("inputs", {"name": "../x"})),
@@ -787,7 +787,7 @@ def test_a_recipe_is_refused_in_a_sentence(case, refused, recipe):
     assert "not a golden case" in message or "another schema" in message
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", "", '{"schema": 1}', "\ud800"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", "", '{"schema": 2}', "\ud800"])
 def test_a_recipe_that_is_none(case, refused, text):
     folder, _ = case
     (folder / "recipe.json").write_bytes(text.encode(errors="surrogatepass"))

@@ -27,7 +27,7 @@ def graphs(contract: Contract, inputs: tuple[Port, ...], dims: Mapping[str, int]
     Its time steps are open where it serves `step` too, whatever `sequence` is fixed to.
     """
     signature = next(iter(contract.signatures.values()))
-    steps = time_dims(inputs) if contract.step is None else ()
+    steps = time_dims(inputs) if contract.no_step is None else ()
     return {signature.name: signature.fixed({name: size for name, size in dims.items() if name not in steps})}
 
 

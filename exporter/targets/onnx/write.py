@@ -61,7 +61,7 @@ INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> None:
+def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     """Write an ONNX file; see Target.write."""
     [function] = traced.functions.values()
 
@@ -100,12 +100,16 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
     join_halves(model.graph)
     _name_dims(model.graph, signature)
     model.producer_name = "export-lstm"
+    sides = {"inputs": model.graph.input, "outputs": model.graph.output}
+    order = {side: [value.name for value in values] for side, values in sides.items()}
+    contract = contract.ordered(dict.fromkeys(contract.signatures, order))
     onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # a form that tf2onnx has is a wrong one
         raise refusal(error) from error
     path.write_bytes(model.SerializeToString())
+    return contract
 
 
 def _holding_nothing(function: Any) -> Any:

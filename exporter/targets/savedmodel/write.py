@@ -18,11 +18,12 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {"Log": spelling.log_of_softmax}
 """What TensorFlow's own optimizer makes something else of: see Target."""
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> None:
+def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     """Write a SavedModel folder; see Target.write."""
     tf.saved_model.save(traced.module, str(path), signatures=traced.functions)
     (path / CONTRACT).parent.mkdir(exist_ok=True)
     (path / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+    return contract
 
 
 def ops(path: Path) -> Counter[str]:

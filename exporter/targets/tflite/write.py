@@ -40,7 +40,7 @@ HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> None:
+def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     """Write a TFLite file; see Target.write."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         try:
@@ -53,14 +53,17 @@ def write(traced: Traced, contract: Contract, path: Path) -> None:
                 f"TFLite has no builtin form for an operation of the model: {_reason(error)}.\n"
                 "  Export to onnx or savedmodel, or replace that layer."
             ) from None
-    path.write_bytes(embed(content, contract))
+    content, contract = embed(content, contract)
+    path.write_bytes(content)
+    return contract
 
 
-def embed(content: bytes, contract: Contract) -> bytes:
-    """Return the file's bytes with the contract as a metadata buffer."""
+def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
+    """Return the file's bytes with the contract as a metadata buffer, and what that is."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     _without_rsqrt(model)
     _slim(model)
+    contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(contract.to_json().encode(), np.uint8)
     model.buffers.append(buffer)
@@ -69,7 +72,17 @@ def embed(content: bytes, contract: Contract) -> bytes:
     model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(builder.Output()), contract
+
+
+def _order(model: Any, signature: Any) -> dict[str, list[str]]:
+    """Return the names of a signature's inputs and outputs in the order that its graph has them."""
+    graph = model.subgraphs[signature.subgraphIndex]
+    sides = {"inputs": (graph.inputs, signature.inputs), "outputs": (graph.outputs, signature.outputs)}
+    return {
+        side: [each.name.decode() for index in order for each in named if each.tensorIndex == index]
+        for side, (order, named) in sides.items()
+    }
 
 
 def _without_rsqrt(model: Any) -> None:

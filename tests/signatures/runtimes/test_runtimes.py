@@ -148,7 +148,7 @@ def test_a_strangers_file_is_refused(tmp_path, total, target):
 
 
 @pytest.mark.parametrize("target", FILES)
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}'])
 def test_a_broken_contract_is_refused(put, target, text):
     assert refusal(put(target, text=text)).startswith("The text is not an export-lstm contract (")
 
