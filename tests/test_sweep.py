@@ -282,6 +282,7 @@ FAMILIES |= {
         "ops.dstack": lambda v: ops.dstack([v.x, v.y]),
         "ops.vstack": lambda v: ops.reshape(ops.vstack([v.s[0], v.s[1]]), (2, 6, 4)),
         "ops.split": lambda v: ops.split(v.x, 2, axis=-1),
+        "ops.split: in four": lambda v: ops.split(v.x, 4, axis=-1),
         "ops.array_split": lambda v: ops.array_split(v.x, 3, axis=-1),
         "ops.dsplit": lambda v: ops.dsplit(v.x, 2),
         "ops.hsplit": lambda v: ops.hsplit(v.s, 2),

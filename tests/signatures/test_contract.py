@@ -96,7 +96,7 @@ def edited(**changes):
 
 @pytest.mark.parametrize("schema", [3, 1, 0, "2", None])
 def test_another_schema_is_refused_by_number(schema):
-    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of export-lstm reads 2\. Export the Keras"):
+    with pytest.raises(ArtifactError, match=rf"has schema {schema!r}; this version of .* reads 2\. Export the Keras"):
         Contract.from_json(edited(schema=schema))
 
 

@@ -266,18 +266,8 @@ def _split(graph: Any, node: Any, name: str, args: Any) -> None:
     shape = graph.get_shape(node.input[0])
     size = shape[node.get_attr_int("axis")] if shape else -1
     if size > 0:
-        _give_sizes(graph, node, [size // parts] * parts)
-
-
-def _unpack(graph: Any, node: Any, name: str, args: Any) -> None:
-    """Write Unpack with its sizes; see _split."""
-    tf2onnx.onnx_opset.tensor.Unpack.version_1(graph, node)
-    _give_sizes(graph, node, [1] * len(node.output))
-
-
-def _give_sizes(graph: Any, node: Any, sizes: list[int]) -> None:
-    const = graph.make_const(tf2onnx.utils.make_name("sizes"), np.array(sizes, np.int64))
-    graph.replace_inputs(node, [node.input[0], const.output[0]])
+        sizes = graph.make_const(tf2onnx.utils.make_name("sizes"), np.array([size // parts] * parts, np.int64))
+        graph.replace_inputs(node, [node.input[0], sizes.output[0]])
 
 
 def _top_k(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -313,7 +303,6 @@ HANDLERS = {
     "Split": _split,
     "SparseSoftmaxCrossEntropyWithLogits": _refused,
     "TopKV2": _top_k,
-    "Unpack": _unpack,
 }
 """TensorFlow operation -> what writes it in ONNX, where tf2onnx has no form for it or a wrong one."""
 
