@@ -27,7 +27,7 @@ demo: $(STAMP) ## export the speech model three ways, prove it, stream a recordi
 	@$(BIN)/python examples/japanese_vowels/demo.py
 
 test: $(STAMP) ## run all tests, two at a time: each process takes 1.5 GB
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 SECONDS := 600
 fuzz: $(STAMP) ## throw mutants of models and artifacts at their readers, ten minutes (SECONDS=600)

@@ -23,7 +23,7 @@ from signatures.golden import ROUNDINGS
 
 from . import child, deliver
 from .read.budget import MAX_MEMORY
-from .read.file import MODEL_SUFFIXES, check_path
+from .read.loading import MODEL_SUFFIXES, check_path
 from .request import DELIVERING, Stage, named_targets
 from .targets import CHOICES, TARGETS
 

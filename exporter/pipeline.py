@@ -28,7 +28,7 @@ from . import deliver
 from .lower.plan import Choice, Plan, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
-from .read.file import Loaded, load, require_keras
+from .read.loading import Loaded, load, require_keras
 from .request import DELIVERING, Dtype, Extent, Progress, Request, Stage, in_silence, named_targets
 from .targets import Target
 
@@ -98,7 +98,7 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
 
     Args:
         model: A keras.Model, or the path of a model file.
-        max_memory: GB that a file's weights, or one of its tensors, may take; see read.file.load.
+        max_memory: GB that a file's weights, or one of its tensors, may take; see read.loading.load.
 
     Raises:
         LoadError: When the file can't be loaded safely.

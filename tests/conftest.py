@@ -9,9 +9,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+CASE_OF = ("name", "case")
+"""Parameters of tests that name a golden case."""
+
 ROOT = Path(__file__).parent.parent
 TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 """Golden case -> the targets it has, where that is not all."""
+
+
+def pytest_collection_modifyitems(items):
+    """Let one worker run all tests of a golden case: what it exports is shared within a process."""
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        named = next((given[parameter] for parameter in CASE_OF if parameter in given), None)
+        if "exported" in item.fixturenames and isinstance(named, str):
+            item.add_marker(pytest.mark.xdist_group(named))
 
 
 @pytest.fixture(scope="session")

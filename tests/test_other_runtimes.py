@@ -1,5 +1,6 @@
 """ONNX artifacts in OpenVINO and OpenCV: the golden numbers, or a refusal that is listed here, but no other numbers."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -120,11 +121,11 @@ def test_golden(name, runtime, exported, golden_folder):
     """Whole, step by step, in chunks and again, as in ONNX Runtime."""
     case = Case.load(golden_folder / name)
     artifact = exported(name, lengths=name == "lengths")["onnx"]
-    if name in CANT[runtime]:
-        with pytest.raises(REFUSED, match=CANT[runtime][name]):
-            signatures.check(elsewhere(artifact, runtime), case)
+    try:
+        report = signatures.check(elsewhere(artifact, runtime), case)
+    except REFUSED as refused:  # OpenCV loads one or the other of them now and then: then its numbers must be right
+        assert re.search(CANT[runtime][name], str(refused))  # noqa: PT017
         return
-    report = signatures.check(elsewhere(artifact, runtime), case)
     wrong = {WRONG[name, runtime]} if (name, runtime) in WRONG else set()
     assert {diff.run for diff in report.failures} == wrong, report.summary()
     assert {diff.check for diff in report.diffs} >= {"sequence", "repeat"}

@@ -4,7 +4,7 @@ The configuration is translated first, dict to dict: options that Keras 3 doesn'
 nothing at inference, Keras 2's defaults are written out, and what has no equal is refused by layer and option. The
 weights are then read in the order in which Keras 2 wrote them. What only training needs (initializers, regularizers,
 constraints, frozen layers, optimizer, metrics) is left behind. That the file itself is safe to read is checked before,
-in `exporter/read/file.py`.
+in `exporter/read/loading.py`.
 """
 
 import inspect

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from exporter.read.file import load, require_keras
+from exporter.read.loading import load, require_keras
 from signatures.errors import LoadError, UnsafeModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import pytest
 
-from exporter.read import file
-from exporter.read.file import load, require_keras
+from exporter.read import loading
+from exporter.read.loading import load, require_keras
 from signatures.errors import LoadError, UnsafeModel
 
 # Keras 3.15 itself trips over NumPy 2 while it builds and saves the models used here.
@@ -317,7 +317,7 @@ class TestHDF5:
     def test_datasets_too_large_together(self, tamper):
         def swell(file):
             for number in range(50):
-                file.create_dataset(f"big{number}", (file.EXPANSION_FLOOR,), "u1", chunks=(1024,))
+                file.create_dataset(f"big{number}", (loading.EXPANSION_FLOOR,), "u1", chunks=(1024,))
 
         assert "the weights declares" in refusal(tamper(".h5", change_hdf5=swell))
 
@@ -340,7 +340,7 @@ class TestArchive:
     def test_bomb(self, saved, tmp_path):
         path = shutil.copy(saved.folder / "model.keras", tmp_path)
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("assets/zeros", bytes(file.EXPANSION_FLOOR + 1))
+            archive.writestr("assets/zeros", bytes(loading.EXPANSION_FLOOR + 1))
         message = refusal(path)
         assert "'assets/zeros'" in message
         assert "exhaust memory" in message
@@ -350,11 +350,11 @@ class TestArchive:
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             for number in range(3):
                 archive.writestr(f"assets/{number}", bytes(50_000))
-        monkeypatch.setattr(file, "MAX_BYTES", 100_000)
+        monkeypatch.setattr(loading, "MAX_BYTES", 100_000)
         assert "the archive declares 1" in refusal(path)
 
     def test_file_too_large(self, saved, monkeypatch):
-        monkeypatch.setattr(file, "MAX_BYTES", 1000)
+        monkeypatch.setattr(loading, "MAX_BYTES", 1000)
         assert "at most 1,000 are accepted" in refusal(saved.folder / "model.h5")
 
     @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ class TestArchive:
 
     @pytest.mark.parametrize("suffix", [".keras", ".h5"])
     def test_config_too_large(self, saved, monkeypatch, suffix):
-        monkeypatch.setattr(file, "MAX_CONFIG_BYTES", 100)
+        monkeypatch.setattr(loading, "MAX_CONFIG_BYTES", 100)
         message = refusal(saved.folder / f"model{suffix}")
         assert "100 bytes" in message
         assert "config.json" in message or suffix == ".h5"
@@ -516,6 +516,6 @@ class TestRequireKeras:
 
 
 def test_import_is_light():
-    code = "import sys, exporter.read.file; print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
+    code = "import sys, exporter.read.loading; print({'keras', 'tensorflow', 'h5py'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "set()"

@@ -8,8 +8,8 @@ from keras import layers
 from onnx import TensorProto, helper
 
 from exporter import export
-from exporter.lower.plan import ONNX_OPS, plan
 from exporter.memory.convert import convert
+from exporter.targets.onnx.facts import ONNX_OPS, plan
 from exporter.targets.onnx.write import OPSET, _attributes, _weights
 from signatures import runtimes
 
@@ -53,7 +53,7 @@ def compared(make, **options):
     narrow.set_weights(weights)
     wide.set_weights(weights)
     recurrence = convert(narrow, "layer")
-    assert plan(recurrence, "onnx", None).lowering == "native"
+    assert plan(recurrence, None).lowering == "native"
     x = rng.standard_normal((B, T, F))
     states = [rng.standard_normal((B, U)) for _ in recurrence.states]
     expected = keras.tree.flatten(wide(x, initial_state=states))

@@ -500,7 +500,7 @@ def make_seeds(folder: Path) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("absl").setLevel(logging.ERROR)
     from exporter import export
-    from exporter.read.file import load
+    from exporter.read.loading import load
 
     for name in CASES:
         model = folder / f"{name}.keras"

@@ -28,8 +28,8 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
-from exporter.read import file
-from exporter.read.file import load, require_keras
+from exporter.read import loading
+from exporter.read.loading import load, require_keras
 from signatures.errors import ExportLSTMError, LoadError, UnsafeModel
 
 SECONDS = 1.0
@@ -42,7 +42,7 @@ KINDS = (".keras", ".h5", "old.h5")
 
 def processes():
     """Return this process and the one that reads files before it."""
-    lookout = file._LOOKOUT._child
+    lookout = loading._LOOKOUT._child
     return [os.getpid(), *([lookout._process.pid] if lookout else [])]
 
 
@@ -68,7 +68,7 @@ def seconds_taken():
 def within_budget(seconds=SECONDS, most=BYTES):
     """Hold what runs inside to its time and memory, and stop it where it would take all there is."""
     require_keras()
-    file._LOOKOUT.start()
+    loading._LOOKOUT.start()
     before, start = forget_peak(), seconds_taken()
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     virtual = 1024 * int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from exporter.read.file import load
+from exporter.read.loading import load
 from signatures.errors import LoadError, UnsafeModel
 
 KINDS = (".keras", ".h5", "old.h5")

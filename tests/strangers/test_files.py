@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from exporter.read import budget, file
+from exporter.read import budget, loading
 from exporter.read.budget import LEAST
-from exporter.read.file import load
+from exporter.read.loading import load
 from signatures.errors import LoadError
 
 KINDS = (".keras", ".h5", "old.h5")
@@ -119,7 +119,7 @@ def add(name, content=b"x", compression=zipfile.ZIP_DEFLATED):
 
 
 def bomb(path):
-    add("assets/zeros", bytes(file.EXPANSION_FLOOR + 1))(path)
+    add("assets/zeros", bytes(loading.EXPANSION_FLOOR + 1))(path)
 
 
 def double(path):
@@ -226,7 +226,7 @@ def declare(shape, chunk=8):
 
 def many_large(file):
     for number in range(50):
-        file.create_dataset(f"big{number}", (file.EXPANSION_FLOOR,), "u1", chunks=(1024,))
+        file.create_dataset(f"big{number}", (loading.EXPANSION_FLOOR,), "u1", chunks=(1024,))
 
 
 def pack_well(file):
@@ -276,7 +276,7 @@ def test_hdf5(make, refused, case, kind):
 
 def test_files_are_loaded_in_any_thread(make):
     """The process that reads them first ends with the thread that started it."""
-    file._LOOKOUT.end()
+    loading._LOOKOUT.end()
     path, loaded = make(".keras"), []
     for _ in range(2):
         thread = threading.Thread(target=lambda: loaded.append(load(path)))
@@ -284,7 +284,7 @@ def test_files_are_loaded_in_any_thread(make):
         thread.join()
     load(path)
     assert len(loaded) == 2
-    file._LOOKOUT.end()  # the end of the last thread may still reach it
+    loading._LOOKOUT.end()  # the end of the last thread may still reach it
 
 
 @pytest.mark.parametrize("kind", [".h5", "old.h5"])
@@ -302,8 +302,8 @@ def test_an_array_in_place_of_a_group(make, refused, kind, group):
 
 def test_what_never_ends_is_ended(make, refused, monkeypatch):
     """HDF5's library loops on some damaged files; here looking takes longer than it may."""
-    monkeypatch.setattr(file, "LOOK", 0.0)
-    monkeypatch.setattr(file, "LOOK_BYTES", 1e12)
+    monkeypatch.setattr(loading, "LOOK", 0.0)
+    monkeypatch.setattr(loading, "LOOK_BYTES", 1e12)
     many = make(".h5", change_hdf5=lambda file: many_groups(file, 20_000))
     assert "can't be read: what reads it gave no answer within" in refused(many)
     monkeypatch.undo()
@@ -567,14 +567,14 @@ def test_a_forked_process_reads_files_too(golden_folder):
     program = """
 import os, sys
 from pathlib import Path
-from exporter.read import file
+from exporter.read import loading
 path = Path(sys.argv[1])
-file._LOOKOUT.look(path)
+loading._LOOKOUT.look(path)
 if not (pid := os.fork()):
-    file._LOOKOUT.look(path)
+    loading._LOOKOUT.look(path)
     os._exit(0)
 _, status = os.waitpid(pid, 0)
-file._LOOKOUT.look(path)
+loading._LOOKOUT.look(path)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
     command = [sys.executable, "-W", "ignore", "-c", program, golden_folder / "one_layer" / "model.keras"]
