@@ -10,9 +10,6 @@ import signatures
 from exporter import export
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 TARGETS = ("tflite", "onnx", "savedmodel")
 
 

@@ -16,9 +16,6 @@ from exporter import export
 from signatures import Case, Runner
 from signatures.errors import ArtifactError
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 CASES = sorted(path.parent.name for path in (Path(__file__).parent.parent / "golden").glob("*/recipe.json"))
 
 

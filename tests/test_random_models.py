@@ -20,9 +20,7 @@ from exporter import export
 from exporter.model.function import Model
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning"),  # and drops it
     pytest.mark.filterwarnings("ignore:(?s).*You are using a softmax over axis:UserWarning"),  # of one time step
 ]

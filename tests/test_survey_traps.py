@@ -199,7 +199,6 @@ def test_a_model_computes_in_the_type_asked_for_whatever_its_weights_are_stored_
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_quantized_model_computes_in_its_own_type_only(tmp_path):
     from signatures.errors import UnsupportedModel
 

@@ -19,9 +19,6 @@ from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
 
-# Keras 3.15 itself trips over NumPy 2 while it reads and saves models.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):

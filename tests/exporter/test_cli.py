@@ -18,9 +18,6 @@ from exporter import cli
 from exporter.targets import TARGETS
 from signatures import Case
 
-# Keras 3.15 itself trips over NumPy 2 while it reads and saves models.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F, U = 3, 4
 COMMANDS = ("export", "check", "golden", "inspect", "bench")
 

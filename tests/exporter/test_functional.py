@@ -8,9 +8,6 @@ import tensorflow as tf
 import exporter
 from signatures.errors import FeedError
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 B, F, S, U = 3, 4, 2, 5
 CLOSE = {"atol": 2e-6, "rtol": 1e-5}
 PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")

@@ -10,9 +10,6 @@ from exporter.model import reach
 from exporter.model.function import Model
 from exporter.model.survey import survey
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F = 3
 
 

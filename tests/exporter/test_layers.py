@@ -9,9 +9,6 @@ from exporter.memory.convert import CONVERTERS, convert
 from exporter.memory.convert.options import class_name
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F, U = 3, 4
 
 

@@ -10,8 +10,6 @@ import pytest
 from exporter.read.loading import load, require_keras
 from signatures.errors import LoadError, UnsafeModel
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 FOLDER = Path(__file__).parent / "legacy"
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 3))

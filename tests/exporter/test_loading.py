@@ -20,9 +20,6 @@ from exporter.read import loading
 from exporter.read.loading import load, require_keras
 from signatures.errors import LoadError, UnsafeModel
 
-# Keras 3.15 itself trips over NumPy 2 while it builds and saves the models used here.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 FRAMES = np.linspace(-1, 1, 2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
 
 

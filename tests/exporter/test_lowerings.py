@@ -15,9 +15,6 @@ from exporter.memory.convert import convert
 from exporter.memory.recurrence import Recurrence
 from exporter.prove import reference
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F, U = 3, 4
 CLOSE = {"atol": 3e-6, "rtol": 1e-5}
 TOTALS = (1, 2, 13, 14, 15, 113)  # around the loop's inner blocks and past the ones around them

@@ -11,9 +11,6 @@ from exporter.model.function import Model, carried_states
 from exporter.model.swap import Call, keras_loop
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 B, T, F = 2, 5, 3
 
 

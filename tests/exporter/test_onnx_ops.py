@@ -13,9 +13,6 @@ from exporter.targets.onnx.facts import ONNX_OPS, plan
 from exporter.targets.onnx.write import OPSET, _attributes, _weights
 from signatures import runtimes
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 B, T, F, U = 3, 5, 3, 4
 GATES = ("sigmoid", "hard_sigmoid", "softsign")
 ACTS = ("tanh", "relu", "linear", "elu", "softsign", "softplus", "leaky_relu", "hard_sigmoid", "sigmoid")

@@ -214,7 +214,6 @@ RUNS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("way", RUNS)
 @pytest.mark.parametrize("kind", KERAS_LAYERS)
 def test_it_is_what_keras_gives_in_float64(kind, way):

@@ -12,9 +12,6 @@ from exporter.model.swap import keras_loop
 from signatures.contract import identifier
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 B, T, F = 3, 6, 3
 
 

@@ -9,9 +9,6 @@ from exporter.model.function import Model
 from exporter.model.survey import survey
 from signatures.errors import UnsupportedModel
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F = 3
 
 

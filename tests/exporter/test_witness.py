@@ -18,9 +18,6 @@ from signatures.contract import ArtifactInfo
 from signatures.errors import FeedError, ParityError, UnsupportedModel
 from signatures.golden import TIMES
 
-# Keras 3.15 itself trips over NumPy 2 while it reads arrays.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 F, U = 3, 4
 
 

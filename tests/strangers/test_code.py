@@ -115,7 +115,6 @@ def test_a_model_that_is_nothing_but_code(make, payload, refused, kind, name):
     assert "run code" in refused(make(kind, lambda config: {**payload.layer, "class_name": name}), UnsafeModel)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras 3.15 with NumPy 2
 def test_the_payload_would_be_seen(make, payload):
     """Keras runs it when it is told to trust the file: the tests above can fail."""
     path = make(".keras", lambda config: config["config"]["layers"].insert(1, payload.layer))

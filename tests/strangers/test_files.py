@@ -19,8 +19,6 @@ from exporter.read.loading import load
 from signatures.errors import LoadError
 
 KINDS = (".keras", ".h5", "old.h5")
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with NumPy 2
-
 
 # What is at the path ----------------------------------------------------------------------------------------------
 
