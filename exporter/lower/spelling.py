@@ -149,10 +149,13 @@ def one_hot(operation: Operation) -> Tensor:
     return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
 
 
-def roll(operation: Operation) -> Tensor:
+def roll(operation: Operation) -> Tensor | None:
     """Spell Roll by two slices an axis, which may be of any length."""
     x, shifts, axes = operation.inputs
-    for shift, axis in zip(tf.unstack(tf.reshape(shifts, [-1])), np.ravel(tf.get_static_value(axes)), strict=True):
+    known = tf.get_static_value(axes)
+    if known is None:
+        return None
+    for shift, axis in zip(tf.unstack(tf.reshape(shifts, [-1])), np.ravel(known), strict=True):
         size = tf.shape(x)[axis]
         left = tf.math.floormod(tf.cast(-shift, tf.int32), tf.maximum(size, 1))
         x = tf.concat(tf.split(x, [left, size - left], axis)[::-1], axis)
