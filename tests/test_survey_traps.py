@@ -186,7 +186,7 @@ def test_a_model_computes_in_the_type_asked_for_whatever_its_weights_are_stored_
     )
     [artifact] = export(model, target, f"{tmp_path}/", dtype=asked)
     computed = asked or stored
-    assert (artifact.contract.dtype, artifact.parity.tolerance) == (computed, signatures.Tolerance.of(computed))
+    assert (artifact.contract.scheme, artifact.parity.tolerance) == (computed, signatures.Tolerance.of(computed))
     assert {p.dtype for s in artifact.contract.signatures.values() for p in (*s.inputs, *s.outputs)} == {port}
     h = signatures.open(artifact.path).stream().push(np.ones((1, 4, 5), port))["l_h"]
     bits = {"float16": 10, "bfloat16": 7}.get(computed)
@@ -232,7 +232,7 @@ def test_a_cell_s_own_type_counts(tmp_path):
     with pytest.raises(UnsupportedModel, match="'rnn' computes in float16, which the tflite runtime doesn't"):
         export(model, "tflite", f"{tmp_path}/")
     [artifact] = export(model, "savedmodel", f"{tmp_path}/")
-    assert artifact.contract.dtype == "float16"
+    assert artifact.contract.scheme == "float16"
 
 
 def test_outputs_that_are_no_floats_are_witnessed(tmp_path):
