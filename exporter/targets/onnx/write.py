@@ -103,7 +103,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     sides = {"inputs": model.graph.input, "outputs": model.graph.output}
     order = {side: [value.name for value in values] for side, values in sides.items()}
     contract = contract.ordered(dict.fromkeys(contract.signatures, order))
-    onnx.helper.set_model_props(model, {METADATA: contract.to_json()})
+    onnx.helper.set_model_props(model, {METADATA: contract.embedded()})
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # a form that tf2onnx has is a wrong one

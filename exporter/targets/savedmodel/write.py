@@ -22,7 +22,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     """Write a SavedModel folder; see Target.write."""
     tf.saved_model.save(traced.module, str(path), signatures=traced.functions)
     (path / CONTRACT).parent.mkdir(exist_ok=True)
-    (path / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+    (path / CONTRACT).write_text(contract.embedded(), encoding="utf-8")
     return contract
 
 

@@ -65,7 +65,7 @@ def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
     _slim(model)
     contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(contract.to_json().encode(), np.uint8)
+    buffer.data = np.frombuffer(contract.embedded().encode(), np.uint8)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name, entry.buffer = METADATA, len(model.buffers) - 1
