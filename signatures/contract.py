@@ -144,6 +144,8 @@ class Contract:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
         first = next(iter(made.signatures.values()))
+        if made.no_step is None and not any(port.timed for port in first.inputs):
+            raise ArtifactError("The contract says that it can be streamed, but none of its inputs counts time steps.")
         for signature in made.signatures.values():
             _check_ports(made, signature)
             if _names(signature) != _names(first):

@@ -47,6 +47,13 @@ def test_a_carry_between_ports_that_do_not_exist_is_refused():
         Contract.from_json(replace(NO_STEP, signatures={"sequence": lost}).to_json())
 
 
+def test_a_stream_without_an_input_that_counts_time_steps_is_refused():
+    untimed = replace(SEQUENCE, inputs=tuple(replace(port, time_axis=None) for port in SEQUENCE.inputs))
+    assert Contract.from_json(replace(NO_STEP, signatures={"sequence": untimed}).to_json())
+    with pytest.raises(ArtifactError, match="can be streamed, but none of its inputs counts time steps"):
+        Contract.from_json(replace(NO_STEP, no_step=None, signatures={"sequence": untimed}).to_json())
+
+
 @pytest.mark.parametrize("contract", [FULL, NO_STEP], ids=["full", "no_step"])
 @pytest.mark.parametrize("encode", [str, str.encode], ids=["text", "bytes"])
 def test_json_round_trip(contract, encode):
