@@ -134,14 +134,16 @@ def joined(contract_path: Path, new: Contract, force: bool) -> Contract:
         return new
     try:
         there = read_contract(contract_path)
-    except ArtifactError:
-        reason: str | None = "exists already and is no contract of export-lstm's"
+    except ArtifactError as error:
+        reason: str | None = f"exists already and is no contract of export-lstm's that can be added to ({error})"
     else:
         others = {target: info for target, info in there.artifacts.items() if target not in new.artifacts}
         reason = _difference(contract_path, there, new, others)
         if reason is None:
             versions = {**there.provenance, **new.provenance} if others else new.provenance
-            return replace(new, artifacts={**others, **new.artifacts}, provenance=versions)
+            unchecked = [each.proven for each in (there, new) if each.proven.atol is None]
+            proven = unchecked[0] if others and unchecked else new.proven  # what is true of all
+            return replace(new, artifacts={**others, **new.artifacts}, provenance=versions, proven=proven)
     if force:
         return new
     raise OutputError(f"{contract_path}: {reason}. Give another path, or force to replace it (--force).")

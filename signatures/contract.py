@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from typing import Any, get_args
 
+import numpy as np
+
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
 from .ports import FOLDED, Carry, Dim, Port, Role, Signature
@@ -141,7 +143,7 @@ class Contract:
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             made = cls(**data)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
             raise ArtifactError(f"The text is not an export-lstm contract ({type(error).__name__}: {error}).") from None
         first = next(iter(made.signatures.values()))
         if made.no_step is None and not any(port.timed for port in first.inputs):
@@ -217,6 +219,12 @@ def _port(data: dict[str, Any]) -> Port:
     )
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"port {name!r} of scale {scale!r}")
+    start = initial if scale is None else round(initial / scale) + (zero_point or 0)
+    kind = np.dtype(dtype).kind
+    most = float(np.finfo(dtype).max) if kind == "f" else np.iinfo(dtype).max if kind in "iu" else 1
+    least = np.iinfo(dtype).min if kind in "iu" else -most
+    if not least <= start <= most:
+        raise ValueError(f"port {name!r} of type {dtype} starts from {start!r}")
     return Port(name, role, shape, dtype, below, axis, initial, scale, zero_point)
 
 

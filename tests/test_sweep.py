@@ -178,6 +178,7 @@ FAMILIES = {
         "ops.where: of one column": lambda v: ops.where(v.b[..., :1], v.x, -1e9),
         "ops.select": lambda v: ops.select([v.b, v.d], [v.x, v.y], 0.0),
         "ops.arctan2: of zeros": lambda v: ops.arctan2(v.x, ops.flip(v.x, -1)),
+        "ops.equal: to infinities": lambda v: ops.equal(v.far[..., :1], np.full(4, INF, "float32")),
         "ops.not_equal: to infinity": lambda v: ops.not_equal(v.far, INF),
         "operator +": lambda v: 2.5 + v.x,
         "operator -": lambda v: 2.5 - v.x,
@@ -913,6 +914,18 @@ def test_a_layer_that_runs_on_arrays_but_not_as_a_graph_is_refused(tmp_path):
 
     with pytest.raises(UnsupportedModel, match=r"(?s)can't be run as a graph \(.*UnravelIndex.*--time N"):
         exported({"ops.unravel_index": of_open_shape}, "onnx", f"{tmp_path}/", None)
+
+
+def test_a_layer_that_counts_its_calls_in_a_function_of_its_own_is_refused(tmp_path):
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            return tf.function(lambda x: x + 0 * self.count.value.assign_add(1.0))(x)
+
+    with pytest.raises(UnsupportedModel, match="changes a variable whenever it is called"):
+        exported({"counting": lambda v: Counting()(v.mild)}, "savedmodel", f"{tmp_path}/", None)
 
 
 @pytest.mark.parametrize("module", ["ops", "ops.image", "layers", "activations"])

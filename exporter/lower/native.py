@@ -1,7 +1,7 @@
 """A placeholder that the ONNX target replaces by its own LSTM, GRU or RNN op.
 
 TensorFlow has no op that stands for ONNX's recurrent ops with their per-sample lengths and final states, so the traced
-graph holds one NumPy-function op per recurrence, and exporter/targets/onnx.py turns each into native nodes by its
+graph holds one NumPy-function op per recurrence, and exporter/targets/onnx/write.py turns each into native nodes by its
 token. The graph is for conversion only: run in TensorFlow, the placeholder raises.
 """
 

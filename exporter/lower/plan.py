@@ -37,7 +37,7 @@ STEP_BY_STEP = Schedule(1, (14, 112, 560))
 
 @dataclass(frozen=True)
 class Plan:
-    """A module of exporter.lowerings and the reason it was chosen; for a loop, its schedule."""
+    """A module of exporter.lower and the reason it was chosen; for a loop, its schedule."""
 
     lowering: Name
     reason: str

@@ -138,14 +138,15 @@ def largest(operation: Operation) -> Tensor | None:
     if not x.dtype.is_floating:
         return None
     keep = operation.attributes["keep_dims"].b
-    found = tf.reduce_any(x >= x.dtype.min, axes, keep)
-    return tf.where(found, tf.reduce_max(x, axes, keep), tf.constant(-math.inf, x.dtype))
+    none = tf.reduce_all(tf.equal(x, -math.inf), axes, keep)
+    return tf.where(none, tf.constant(-math.inf, x.dtype), tf.reduce_max(x, axes, keep))
 
 
 def one_hot(operation: Operation) -> Tensor:
     """Spell OneHot of an index below zero, which has no place, as of one too large: ONNX counts it from the end."""
     indices, depth, on, off = operation.inputs
-    beyond = tf.where(indices < 0, tf.cast(depth, indices.dtype), indices)
+    indices = tf.cast(indices, tf.int64)
+    beyond = tf.where(indices < 0, tf.cast(depth, tf.int64), indices)
     return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
 
 
@@ -216,7 +217,7 @@ def equal(operation: Operation) -> Tensor | None:
     for x, other in ((a, b), (b, a)):
         sign = _infinite(other) if x.dtype.is_floating else 0
         if sign:
-            same = sign * x > x.dtype.max
+            same = tf.logical_and(sign * x > x.dtype.max, tf.ones_like(other, tf.bool))  # of the shape of both
             return same if operation.kind == "Equal" else tf.logical_not(same)
     return None
 

@@ -1,5 +1,6 @@
 """Trace a Keras model with its recurrences lowered: one TensorFlow graph per signature, the weights stored once."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,10 +112,12 @@ def trace(
             f"model {model.keras.name!r} can't be run as a graph ({one_line(error)}).\n"
             "  If it needs to know a size, give it: --batch N, --time N (batch=N, time=N in Python)."
         ) from error
-    for op in [op for graph in graphs for op in graph.get_operations()]:
-        if what := next((what for kind, what in NOT_TAKEN.items() if op.type.startswith(kind)), None):
+    definitions = [graph.as_graph_def() for graph in graphs]
+    inner = [function.node_def for each in definitions for function in each.library.function]
+    for node in itertools.chain.from_iterable([*(each.node for each in definitions), *inner]):
+        if what := next((what for kind, what in NOT_TAKEN.items() if node.op.startswith(kind)), None):
             raise UnsupportedModel(
-                f"a layer {what}: {op.name!r}.\n  Leave that layer out of the model that is exported."
+                f"a layer {what}: {node.name!r}.\n  Leave that layer out of the model that is exported."
             )
     read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
     traced.module.variables_read = list(read.values())

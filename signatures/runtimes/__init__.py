@@ -150,6 +150,8 @@ def open(path: str | Path, trust: bool = False, *, runtime: str | None = None, t
         ArtifactError: When it is missing, damaged or carries no contract, or the runtime is for other files.
         MissingRuntime: When the package that runs it is not installed.
     """
+    if type(threads) is not int or threads < 1:
+        raise ValueError(f"threads={threads!r}: give a number of at least 1")
     target = target_of(path)
     chosen = own(target) if runtime is None else RUNTIMES.get(runtime)
     if chosen is None or chosen.reads != target:

@@ -553,7 +553,7 @@ def test_a_name_that_is_too_long_is_refused(tmp_path):
 
 # What lies beside each other.
 
-PORT = Port("x", "input", ("batch", "time", 3))
+PORT = Port("x", "input", ("batch", "time", 3), time_axis=1)
 SEQUENCE = Signature("sequence", (PORT,), (replace(PORT, name="y", role="output"),), ())
 
 

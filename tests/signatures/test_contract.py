@@ -47,6 +47,25 @@ def test_a_carry_between_ports_that_do_not_exist_is_refused():
         Contract.from_json(replace(NO_STEP, signatures={"sequence": lost}).to_json())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"initial": 10**400},
+        {"initial": float("nan")},
+        {"initial": 1e300, "scale": 1e-300},
+        {"scale": 0.0},
+        {"initial": 1e39},
+        {"dtype": "int8", "zero_point": 300, "scale": 0.1},
+        {"dtype": "int8", "initial": 1e30},
+    ],
+)
+def test_a_state_that_cannot_start_so_is_refused(changes):
+    data = json.loads(NO_STEP.to_json())
+    data["signatures"]["sequence"]["inputs"][2].update(changes)
+    with pytest.raises(ArtifactError, match="not an export-lstm contract"):
+        Contract.from_json(json.dumps(data))
+
+
 def test_a_stream_without_an_input_that_counts_time_steps_is_refused():
     untimed = replace(SEQUENCE, inputs=tuple(replace(port, time_axis=None) for port in SEQUENCE.inputs))
     assert Contract.from_json(replace(NO_STEP, signatures={"sequence": untimed}).to_json())

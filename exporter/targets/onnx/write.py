@@ -55,14 +55,14 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Max": spelling.largest,
     "OneHot": spelling.one_hot,
 }
-"""What tf2onnx has no form for or a wrong one: see Target."""
+"""What tf2onnx has no form for or a wrong one: see Writer."""
 
 INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT64", "BOOL"))
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
 
 
 def write(traced: Traced, contract: Contract, path: Path) -> Contract:
-    """Write an ONNX file; see Target.write."""
+    """Write an ONNX file; see Writer.write."""
     [function] = traced.functions.values()
 
     def native(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -138,7 +138,7 @@ def _keeping_casts() -> Iterator[None]:
 
 
 def ops(path: Path) -> Counter[str]:
-    """Count the nodes of the graph and of the graphs inside it; see Target.ops."""
+    """Count the nodes of the graph and of the graphs inside it; see Writer.ops."""
     return Counter(node.op_type for node in _nodes(onnx.load(path, load_external_data=False).graph))
 
 
@@ -149,7 +149,7 @@ def _nodes(graph: Any) -> list[Any]:
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
-    """Require one native op per recurrent call that has one; see Target.faults.
+    """Require one native op per recurrent call that has one; see Writer.faults.
 
     A call that runs backwards may share its op with one that runs forwards: Bidirectional's two halves.
     """

@@ -34,14 +34,14 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Softplus": spelling.softplus,
     "Sqrt": spelling.root_of_squares,
 }
-"""What the converter makes something else of, or the kernel gets wrong: see Target."""
+"""What the converter makes something else of, or the kernel gets wrong: see Writer."""
 
 HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
 def write(traced: Traced, contract: Contract, path: Path) -> Contract:
-    """Write a TFLite file; see Target.write."""
+    """Write a TFLite file; see Writer.write."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         try:
             # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
@@ -152,7 +152,7 @@ def _slim(model: Any) -> None:
 
 
 def ops(path: Path) -> Counter[str]:
-    """Count the ops of all subgraphs, custom ones by their own name; see Target.ops."""
+    """Count the ops of all subgraphs, custom ones by their own name; see Writer.ops."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     names = [
         f"CUSTOM {code.customCode.decode()}"
@@ -164,7 +164,7 @@ def ops(path: Path) -> Counter[str]:
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
-    """Require builtin ops and no hidden state; see Target.faults."""
+    """Require builtin ops and no hidden state; see Writer.faults."""
     return [f"it holds {ops[op]} {op} op(s)" for op in sorted(ops) if op.startswith("CUSTOM") or op in HIDDEN_STATE]
 
 
