@@ -265,10 +265,10 @@ def _bench(
             openers = [partial(_time_artifact, paths[k], contracts[k], signature, samples, total) for k in taking]
             _all(chosen, [paths[k] for k in taking], openers)
             seconds = take_turns(chosen)
-            for k, own in zip(taking, seconds, strict=True):
-                compared = None if k == taking[0] else ratio(own, seconds[0])
+            for k, took in zip(taking, seconds, strict=True):
+                compared = None if k == taking[0] else ratio(took, seconds[0])
                 steps = total if any(port.timed for port in contracts[k].signatures[signature].inputs) else None
-                timings.append(Timing(paths[k], signature, samples, steps, statistics.median(own), compared))
+                timings.append(Timing(paths[k], signature, samples, steps, statistics.median(took), compared))
         return timings
 
 

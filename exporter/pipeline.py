@@ -25,7 +25,7 @@ from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 
 from . import deliver
-from .lower.plan import Choice, Plan, describe
+from .lower.plan import Choice, Plans, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
 from .read.loading import Loaded, load, require_keras
@@ -233,6 +233,10 @@ def _export(model: Any, request: Request, progress: Progress) -> list[Artifact]:
     return artifacts
 
 
+Runs = Mapping[str, tuple[Recurrence, Dim, Dim]]
+"""Name of a recurrent call -> (what is run, the dimensions of its time steps and rows)."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is exported, the same for all targets.
@@ -272,8 +276,8 @@ class Subject:
         return {**({} if size == "any" else {"batch": int(size)}), **self.times}
 
     @property
-    def runs(self) -> dict[str, tuple[Recurrence, Dim, Dim]]:
-        """Name of each recurrent call -> (what is run, the dimensions of its time steps and rows)."""
+    def runs(self) -> Runs:
+        """All recurrent calls, those without ports too."""
         from .memory.convert.options import input_shape
 
         return {
@@ -285,11 +289,7 @@ class Subject:
         }
 
 
-Plans = Mapping[str, Mapping[str, Plan]]
-"""Graph -> recurrent call -> how it is lowered."""
-
-
-def _plan(subject: Subject, target: Target, graphs: Mapping[str, Signature], choice: Choice) -> Plans:
+def _plan(runs: Runs, target: Target, graphs: Mapping[str, Signature], choice: Choice) -> Plans:
     """Choose how every recurrent call of every graph is lowered.
 
     Raises:
@@ -298,7 +298,7 @@ def _plan(subject: Subject, target: Target, graphs: Mapping[str, Signature], cho
     plans = {
         name: {
             call: target.facts.plan(recurrence, _known(time, graph.dims), choice, _known(rows, graph.dims))
-            for call, (recurrence, time, rows) in subject.runs.items()
+            for call, (recurrence, time, rows) in runs.items()
         }
         for name, graph in graphs.items()
     }
@@ -316,10 +316,10 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     """Make one artifact at a temporary path and hold it to its golden numbers."""
     from .lower.trace import trace
 
-    dims, writer = subject.dims(target, request.batch), target.writer
+    dims, writer, runs = subject.dims(target, request.batch), target.writer, subject.runs
     graphs = target.facts.graphs(subject.contract, subject.survey.inputs, dims)
-    plans = _plan(subject, target, graphs, request.lowering)
-    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in subject.runs}
+    plans = _plan(runs, target, graphs, request.lowering)
+    reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     contract = replace(subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)})
 
     clock = [time.perf_counter()]
@@ -330,7 +330,7 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     contract = writer.write(traced, contract, stage)
     ops = writer.ops(stage)
     first = next(iter(plans.values()))
-    if faults := writer.faults(ops, [(recurrence, first[call]) for call, (recurrence, _, _) in subject.runs.items()]):
+    if faults := writer.faults(ops, [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]):
         raise UnsupportedModel(
             f"The {target.name} artifact can't keep its promise: {'; '.join(faults)}.\n"
             "  Nothing was written. Try another target."

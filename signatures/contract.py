@@ -105,11 +105,14 @@ class Contract:
 
     def to_json(self) -> str:
         """Return the contract as JSON text, two spaces of indentation, ending with a newline."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
+        return json.dumps(self._data(), indent=2) + "\n"
 
     def embedded(self) -> str:
         """Return the same on one line, which takes half as many bytes inside of an artifact."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, separators=(",", ":"))
+        return json.dumps(self._data(), separators=(",", ":"))
+
+    def _data(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":

@@ -44,6 +44,10 @@ class Plan:
     schedule: Schedule | None = None
 
 
+Plans = Mapping[str, Mapping[str, Plan]]
+"""Graph -> recurrent call -> how it is lowered."""
+
+
 def describe(plans: Mapping[str, Plan]) -> str:
     """Return one sentence for the plans of all signatures of one layer."""
     return "; ".join(f"{signature}: {chosen.reason}" for signature, chosen in plans.items())

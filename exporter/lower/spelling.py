@@ -1,7 +1,7 @@
 """Write TensorFlow operations otherwise while a graph is traced, for a target that has no form or a wrong one for them.
 
-    Given   y = FloorMod(a, b)                  whoever made it: a layer, keras.ops or a layer of the user's own
-    Result  r = Mod(a, b); y = Select(r and b have different signs, r + b, r)
+    Given   y = Expm1(x)                        whoever made it: a layer, keras.ops or a layer of the user's own
+    Result  y = Tanh(x / 2) * (Exp(x) + 1)
 
 A spelling gives the same numbers in TensorFlow, down to zeros, infinities and ties: tests/test_sweep.py
 holds them to Keras' own.
@@ -36,8 +36,8 @@ class Operation:
     attributes: Mapping[str, Any]
 
 
-Spelling = Callable[[Operation], Tensor | list[Tensor] | None]
-"""Gives an operation's outputs, made by other operations; None where it is right as it is."""
+Spelling = Callable[[Operation], Tensor | None]
+"""Gives an operation's only output, made by other operations; None where it is right as it is."""
 
 
 @contextmanager
@@ -60,9 +60,9 @@ def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
             active = False
             try:
                 with graph.as_default():
-                    outputs = spelling(Operation(op_type, list(inputs), attrs or {}))
-                    if outputs is not None:
-                        return tf.raw_ops.IdentityN(input=outputs if isinstance(outputs, list) else [outputs])[0].op
+                    output = spelling(Operation(op_type, list(inputs), attrs or {}))
+                    if output is not None:
+                        return tf.raw_ops.IdentityN(input=[output])[0].op
             finally:
                 active = True
         return make(graph, op_type, inputs, dtypes, input_types, name, attrs, *rest, **more)

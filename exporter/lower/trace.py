@@ -17,7 +17,7 @@ from ..model.survey import Survey
 from ..model.swap import LOCK, Call
 from . import native
 from .lowering import LOWERINGS, Lowering, run
-from .plan import Plan
+from .plan import Plan, Plans
 from .spelling import Spelling, spelled
 
 
@@ -34,10 +34,6 @@ class Traced:
     functions: dict[str, Any]
     module: tf.Module
     placeholders: dict[bytes, Recurrence] = field(default_factory=dict)
-
-
-Plans = Mapping[str, Mapping[str, Plan]]
-"""Signature -> recurrent call -> how it is lowered."""
 
 
 NOT_TAKEN = {

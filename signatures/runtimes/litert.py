@@ -23,32 +23,34 @@ class LiteRT:
     def __init__(self, content: bytes, threads: int) -> None:
         """Open the bytes of a file."""
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._runners: dict[str, Any] = {}
+        self._opened: dict[str, tuple[Any, dict[str, list[int]]]] = {}
         self._alone = threading.Lock()  # it has one set of tensors: setting, running and reading them is one call
 
     def takes(self, signature: str) -> dict[str, list[int]]:
         """Return the sizes of the inputs; see Session."""
-        details = self._runner(signature).get_input_details()
-        return {name: [int(size) for size in each["shape_signature"]] for name, each in details.items()}
+        return self._signature(signature)[1]
 
     def run(self, signature: str, feeds: Feeds) -> dict[str, Array]:
         """Run a signature once; see Session."""
-        runner = self._runner(signature)
+        runner, takes = self._signature(signature)
         with self._alone:
-            return dict(runner(**{name: feeds[name] for name in runner.get_input_details()}))
+            return dict(runner(**{name: feeds[name] for name in takes}))
 
     def bind(self, signature: str, feeds: Feeds) -> Callable[[], object]:
         """Return what a runner's call and Interpreter.invoke come down to, tensors set; see Session."""
         self.run(signature, feeds)
-        runner = self._runner(signature)
+        runner, _ = self._signature(signature)
         call = partial(runner._interpreter_wrapper.Invoke, runner._subgraph_index)
         call.session = self  # type: ignore[attr-defined]  # the file's bytes live as long as the call
         return call
 
-    def _runner(self, signature: str) -> Any:
-        if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
-        return self._runners[signature]
+    def _signature(self, name: str) -> tuple[Any, dict[str, list[int]]]:
+        """Return the runner of a signature and the sizes of its inputs, looked up once."""
+        if name not in self._opened:
+            runner = self._interpreter.get_signature_runner(name)
+            sizes = {key: [int(d) for d in each["shape_signature"]] for key, each in runner.get_input_details().items()}
+            self._opened[name] = runner, sizes
+        return self._opened[name]
 
 
 def load(path: Path, trust: bool, threads: int) -> tuple[Contract, LiteRT]:

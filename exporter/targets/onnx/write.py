@@ -72,31 +72,19 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
 
-    def refusal(error: Exception) -> UnsupportedModel:
-        return UnsupportedModel(
-            f"tf2onnx can't write an operation of the model ({one_line(error)}).\n"
-            "  Export to tflite or savedmodel, or replace that layer."
-        )
-
     handlers = {PLACEHOLDER: native, **HANDLERS}
-    try:
+    with _refusing(), _keeping_casts():
         function = _holding_nothing(function)
-        with _keeping_casts():
-            model, _ = tf2onnx.convert.from_function(
-                function,
-                function.input_signature,
-                opset=OPSET,
-                custom_op_handlers={op: (handler, []) for op, handler in handlers.items()},
-            )
-    except Exception as error:  # tf2onnx raises what its own code trips over
-        raise refusal(error) from error
+        model, _ = tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            opset=OPSET,
+            custom_op_handlers={op: (handler, []) for op, handler in handlers.items()},
+        )
     nodes = _nodes(model.graph)
     unknown = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type, OPSET, node.domain)})
     if unknown:
-        raise UnsupportedModel(
-            f"ONNX has no form for an operation of the model: {', '.join(unknown)}.\n"
-            "  Export to tflite or savedmodel, or replace that layer."
-        )
+        raise _unsupported(f"ONNX has no form for an operation of the model: {', '.join(unknown)}")
     join_halves(model.graph)
     _name_dims(model.graph, signature)
     model.producer_name = "export-lstm"
@@ -104,12 +92,23 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     order = {side: [value.name for value in values] for side, values in sides.items()}
     contract = contract.ordered(dict.fromkeys(contract.signatures, order))
     onnx.helper.set_model_props(model, {METADATA: contract.embedded()})
-    try:
+    with _refusing():
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # a form that tf2onnx has is a wrong one
-        raise refusal(error) from error
     path.write_bytes(model.SerializeToString())
     return contract
+
+
+def _unsupported(what: str) -> UnsupportedModel:
+    return UnsupportedModel(f"{what}.\n  Export to tflite or savedmodel, or replace that layer.")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse a model that tf2onnx trips over, or of which it writes what is no ONNX."""
+    try:
+        yield
+    except Exception as error:  # whatever its own code raises
+        raise _unsupported(f"tf2onnx can't write an operation of the model ({one_line(error)})") from error
 
 
 def _holding_nothing(function: Any) -> Any:
