@@ -137,6 +137,11 @@ class Own(layers.Layer):
         return self.function(x)
 
 
+def two_halves_and_four_quarters(x):
+    x = tf.tile(x, [1, 4, 1])
+    return tf.concat([*tf.split(x, 2, 1)[::-1], *tf.split(x, 4, 1)[::-1]], 1)
+
+
 def own(function, feed="mild"):
     return lambda v: Own(function)(getattr(v, feed))
 
@@ -294,6 +299,7 @@ FAMILIES |= {
         "ops.vstack": lambda v: ops.reshape(ops.vstack([v.s[0], v.s[1]]), (2, 6, 4)),
         "ops.split": lambda v: ops.split(v.x, 2, axis=-1),
         "ops.split: in four": lambda v: ops.split(v.x, 4, axis=-1),
+        "tf.split: along open time": own(two_halves_and_four_quarters),
         "ops.array_split": lambda v: ops.array_split(v.x, 3, axis=-1),
         "ops.dsplit": lambda v: ops.dsplit(v.x, 2),
         "ops.hsplit": lambda v: ops.hsplit(v.s, 2),
@@ -593,6 +599,9 @@ FAMILIES |= {
         **layer("SeparableConv1D", "mild", args=(3, 3), padding="same"),
         **layer("SeparableConv2D", "image", args=(3, 3), strides=2),
         **layer("Conv1D", "mild", args=(4, 2), groups=2),
+        **layer("Conv2D", "image", args=(4, 2), groups=2),
+        **layer("Conv3D", "volume", args=(4, 2), groups=2),
+        "layers.Conv3D: channels first": lambda v: layers.Conv3D(3, 2, data_format="channels_first")(v.volume),
         **layer("MaxPooling1D AveragePooling1D", "mild", args=(3, 2), padding="same"),
         **layer("MaxPooling2D AveragePooling2D", "image", args=(3, 2), padding="same"),
         **layer("MaxPooling3D AveragePooling3D", "volume", args=(3, 2), padding="same"),
@@ -729,7 +738,6 @@ REFUSED = {
         "ops.istft": "Complex, IRFFT, Imag, RFFT, Real",
         "ops.digitize": "Bucketize",
         "layers.Discretization: [-1.0, 0.0, 1.0]": "Bucketize",
-        "layers.Conv1D: 4, 2, groups=2": "StatefulPartitionedCall",
     },
     "tflite": NEITHER
     | {
@@ -762,6 +770,7 @@ REFUSED = {
         "ops.istft": "Complex, IRFFT",
         "layers.CategoryEncoding": "DenseBincount",
         "layers.CategoryEncoding: count": "DenseBincount",
+        "layers.Conv3D: 4, 2, groups=2": "Conv3D",
         "layers.MaxPooling3D: 3, 2, padding=same": "MaxPool3D",
         "layers.AveragePooling3D: 3, 2, padding=same": "AvgPool3D",
         "layers.AdaptiveMaxPooling3D: 2": "MaxPool3D",
@@ -850,6 +859,7 @@ OTHERWISE = [
     *[(f"layers.Random{name}", target, "a seed") for name in SEEDED for target in TARGETS],
     *[("layers.MixUp", target, "a seed") for target in TARGETS],
     *[("layers.IntegerLookup", target, "table") for target in TARGETS],
+    ("layers.Conv3D: channels first", "tflite", "BiasAdd"),
     *[(case, "onnx", "tf2onnx can't write") for case in ("ops.scan", "ops.associative_scan", "ops.argmax: b -1")],
 ]
 """Cases that a target refuses for another reason: (case, target, part of the sentence)."""

@@ -114,15 +114,34 @@ def _refusing() -> Iterator[None]:
 def _holding_nothing(function: Any) -> Any:
     """Return a tf.function with what another one holds as constants: tf2onnx takes held tensors for inputs.
 
-    Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean.
+    Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean. Nor does
+    it look into functions that TensorFlow compiles, as Keras has it do with a convolution in groups.
     """
     concrete = function.get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
+    definition = _without_compiled(frozen.graph.as_graph_def())
+    inputs, outputs = ([tensor.name for tensor in side] for side in (frozen.inputs, frozen.outputs))
 
     def ports(*tensors: Any) -> Any:
-        return tf.nest.pack_sequence_as(concrete.structured_outputs, frozen(*tensors))
+        given = dict(zip(inputs, tensors, strict=True))
+        found = tf.graph_util.import_graph_def(definition, given, outputs, name="")
+        return tf.nest.pack_sequence_as(concrete.structured_outputs, found)
 
     return tf.function(ports, input_signature=function.input_signature, autograph=False)
+
+
+def _without_compiled(definition: Any) -> Any:
+    """Change a GraphDef's functions that TensorFlow compiles as a whole to ones it may take apart; return it."""
+    functions = definition.library.function
+    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
+    for holder in (*nodes, *functions):
+        for attribute in ("_noinline", "_XlaMustCompile"):
+            holder.attr.pop(attribute, None)
+    for called in (attribute.func for node in nodes for attribute in node.attr.values() if attribute.HasField("func")):
+        called.name += "_apart"
+    for function in functions:
+        function.signature.name += "_apart"  # TensorFlow has one function of a name
+    return definition
 
 
 @contextmanager
@@ -160,6 +179,14 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
         for op in ONNX_OPS.values()
         if not wanted[op] - shared[op] <= ops[op] <= wanted[op]
     ]
+
+
+def _conv3d(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Write Conv3D with its groups, which tf2onnx has for two dimensions only."""
+    channels = graph.get_shape(node.input[0])[1 if node.get_attr_str("data_format") == "NCDHW" else -1]
+    groups = channels // graph.get_shape(node.input[1])[-2]
+    tf2onnx.onnx_opset.nn.ConvOp.version_13(graph, node)
+    node.set_attr("group", groups)
 
 
 def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -260,13 +287,16 @@ def _scatter(graph: Any, node: Any, name: str, args: Any) -> None:
 
 def _split(graph: Any, node: Any, name: str, args: Any) -> None:
     """Write Split with its sizes: ONNX Runtime takes two of one tensor for one, whatever parts they have."""
-    parts = len(node.output)
+    parts, axis = len(node.output), node.inputs[0].get_tensor_value()
     tf2onnx.onnx_opset.tensor.Split.version_13(graph, node)
-    shape = graph.get_shape(node.input[0])
-    size = shape[node.get_attr_int("axis")] if shape else -1
-    if size > 0:
-        sizes = graph.make_const(tf2onnx.utils.make_name("sizes"), np.array([size // parts] * parts, np.int64))
-        graph.replace_inputs(node, [node.input[0], sizes.output[0]])
+    x, nodes = node.input[0], _Nodes(graph, INT64)
+    shape = graph.get_shape(x)
+    if shape and shape[axis] > 0:
+        sizes = nodes.const([shape[axis] // parts] * parts)
+    else:
+        size = nodes.op("Gather", [nodes.op("Shape", [x]), nodes.const([axis])])
+        sizes = nodes.op("Expand", [nodes.op("Div", [size, nodes.const([parts])]), nodes.const([parts])])
+    graph.replace_inputs(node, [x, sizes])
 
 
 def _top_k(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -291,6 +321,7 @@ def _refused(graph: Any, node: Any, name: str, args: Any) -> None:
 
 HANDLERS = {
     "CTCGreedyDecoder": _refused,
+    "Conv3D": _conv3d,
     "Erfc": _erfc,
     "FloorMod": _floor_mod,
     "ResizeArea": _refused,
