@@ -17,6 +17,7 @@ TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 """Golden case -> the targets it has, where that is not all."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Let one worker run all tests of a golden case: what it exports is shared within a process."""
     for item in items:
