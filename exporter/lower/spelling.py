@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
         attrs: Any = None, *rest: Any, **more: Any,
     ) -> Any:  # fmt: skip
         nonlocal active
-        spelling = spellings.get(op_type) if active and threading.get_ident() == thread else None
+        spelled_here = active and threading.get_ident() == thread and op_type not in _KEPT.get()
+        spelling = spellings.get(op_type) if spelled_here else None
         if spelling is not None:
             active = False
             try:
@@ -72,6 +74,19 @@ def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
         yield
     finally:
         FuncGraph._create_op_internal = make
+
+
+_KEPT: ContextVar[frozenset[str]] = ContextVar("_KEPT", default=frozenset())
+
+
+@contextmanager
+def kept(*kinds: str) -> Iterator[None]:
+    """Leave some operations as they are for a while, where what another spelling costs is paid on every time step."""
+    before = _KEPT.set(_KEPT.get() | set(kinds))
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
 
 
 def atan2(operation: Operation) -> Tensor:
@@ -182,6 +197,12 @@ def _sums_squares(x: Tensor) -> bool:
         made = made.inputs[0].op
         return made.type == "Square" or (made.type == "Mul" and made.inputs[0] is made.inputs[1])
     return False
+
+
+def sigmoid(operation: Operation) -> Tensor:
+    """Spell Sigmoid of bounded numbers: XNNPACK's is NaN beyond 1e26 on processors with AVX-512."""
+    [x] = operation.inputs
+    return tf.sigmoid(tf.clip_by_value(x, -(2.0**60), 2.0**60))
 
 
 def softplus(operation: Operation) -> Tensor:

@@ -16,9 +16,9 @@ from ..model.function import Model
 from ..model.survey import Survey
 from ..model.swap import LOCK, Call
 from . import native
-from .lowering import LOWERINGS, Lowering, run
+from .lowering import LOWERINGS, run
 from .plan import Plan, Plans
-from .spelling import Spelling, spelled
+from .spelling import Spelling, kept, spelled
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Traced:
     """The graphs of one artifact.
 
     Attributes:
-        functions: Signature -> tf.function from input ports to a dict of output ports.
+        functions: Signature -> ConcreteFunction from input ports to a dict of output ports.
         module: What holds every variable the graphs read.
         placeholders: Token of an ONNX placeholder op -> the recurrence it stands for.
     """
@@ -64,24 +64,15 @@ def trace(
             keeps a state of its own or a table.
     """
     traced = Traced({}, tf.Module())
-    variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
-
-    def weights(recurrence: Recurrence, lowering: Lowering) -> dict[str, tf.Variable]:
-        key = recurrence.name, lowering.weights
-        if key not in variables:
-            with tf.init_scope():  # they outlive the graph that is being traced
-                arrays = lowering.weights(recurrence)
-                variables[key] = {
-                    name: tf.Variable(value, trainable=False, name=name) for name, value in arrays.items()
-                }
-        return variables[key]
+    weights = _weights(model, survey, plans)
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
         x.set_shape([made.states[0].shape[0], *[None] * (len(x.shape) - 1)])  # a port may know what a reshape forgot
         if chosen.lowering != "native":
-            w = weights(recurrence, LOWERINGS[chosen.lowering])
-            return run(chosen, recurrence, x, made.states, mask, made.continues, w)
+            w = weights[recurrence.name, LOWERINGS[chosen.lowering].weights]
+            with kept("Sigmoid"):  # it would cost every time step; docs/limits.md tells what it saves
+                return run(chosen, recurrence, x, made.states, mask, made.continues, w)
         sequences, states, token = native.placeholder(x, made.states, mask)
         traced.placeholders[token] = recurrence
         if recurrence.reverse:  # ONNX's own op runs backwards by itself and leaves each output at its step
@@ -96,11 +87,10 @@ def trace(
             return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
         specs = [_spec(port, signature.dims) for port in signature.inputs]
-        return tf.function(ports, input_signature=specs, autograph=False)
+        return tf.function(ports, input_signature=specs, autograph=False).get_concrete_function()
 
-    traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
     try:
-        graphs = [function.get_concrete_function().graph for function in traced.functions.values()]
+        traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
     except ExportLSTMError:
         raise
     except Exception as error:  # a layer raises what it likes when it can't be traced
@@ -108,6 +98,7 @@ def trace(
             f"model {model.keras.name!r} can't be run as a graph ({one_line(error)}).\n"
             "  If it needs to know a size, give it: --batch N, --time N (batch=N, time=N in Python)."
         ) from error
+    graphs = [function.graph for function in traced.functions.values()]
     definitions = [graph.as_graph_def() for graph in graphs]
     inner = [function.node_def for each in definitions for function in each.library.function]
     for node in itertools.chain.from_iterable([*(each.node for each in definitions), *inner]):
@@ -118,6 +109,22 @@ def trace(
     read = {variable.ref(): variable for graph in graphs for variable in graph.variables}
     traced.module.variables_read = list(read.values())
     return traced
+
+
+def _weights(model: Model, survey: Survey, plans: Plans) -> dict[tuple[str, Any], dict[str, tf.Variable]]:
+    """Return (recurrence, what chose its arrays) -> variables by name, each once for all graphs."""
+    recurrences = {made.name: made.recurrence for made in survey.calls}
+    recurrences.update({name: recurrence for name, (_, recurrence) in model.repeated.items()})
+    variables: dict[tuple[str, Any], dict[str, tf.Variable]] = {}
+    for call, plan in (item for chosen in plans.values() for item in chosen.items()):
+        recurrence = recurrences[call]
+        if plan.lowering != "native":
+            arrange = LOWERINGS[plan.lowering].weights
+            if (recurrence.name, arrange) not in variables:
+                variables[recurrence.name, arrange] = {
+                    name: tf.Variable(value, trainable=False, name=name) for name, value in arrange(recurrence).items()
+                }
+    return variables
 
 
 def _spec(port: Port, dims: Mapping[str, int]) -> tf.TensorSpec:

@@ -74,10 +74,10 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
 
     handlers = {PLACEHOLDER: native, **HANDLERS}
     with _refusing(), _keeping_casts():
-        function = _holding_nothing(function)
+        held = _holding_nothing(function)
         model, _ = tf2onnx.convert.from_function(
-            function,
-            function.input_signature,
+            held,
+            held.input_signature,
             opset=OPSET,
             custom_op_handlers={op: (handler, []) for op, handler in handlers.items()},
         )
@@ -111,13 +111,12 @@ def _refusing() -> Iterator[None]:
         raise _unsupported(f"tf2onnx can't write an operation of the model ({one_line(error)})") from error
 
 
-def _holding_nothing(function: Any) -> Any:
-    """Return a tf.function with what another one holds as constants: tf2onnx takes held tensors for inputs.
+def _holding_nothing(concrete: Any) -> Any:
+    """Return a tf.function with what a ConcreteFunction holds as constants: tf2onnx takes held tensors for inputs.
 
     Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean. Nor does
     it look into functions that TensorFlow compiles, as Keras has it do with a convolution in groups.
     """
-    concrete = function.get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
     definition = _without_compiled(frozen.graph.as_graph_def())
     inputs, outputs = ([tensor.name for tensor in side] for side in (frozen.inputs, frozen.outputs))
@@ -127,7 +126,7 @@ def _holding_nothing(function: Any) -> Any:
         found = tf.graph_util.import_graph_def(definition, given, outputs, name="")
         return tf.nest.pack_sequence_as(concrete.structured_outputs, found)
 
-    return tf.function(ports, input_signature=function.input_signature, autograph=False)
+    return tf.function(ports, input_signature=concrete.structured_input_signature[0], autograph=False)
 
 
 def _without_compiled(definition: Any) -> Any:

@@ -31,6 +31,7 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "NotEqual": spelling.equal,
     "Roll": spelling.roll,
     "Rsqrt": spelling.root_of_squares,
+    "Sigmoid": spelling.sigmoid,
     "Softplus": spelling.softplus,
     "Sqrt": spelling.root_of_squares,
 }
