@@ -15,6 +15,7 @@ from signatures.errors import UnsupportedModel
 from signatures.golden import ROUNDINGS
 from signatures.ports import Array
 
+from .. import inside
 from ..memory import convert
 from ..memory.recurrence import Recurrence, port_dtype
 from . import swap
@@ -239,10 +240,10 @@ def _batch(inputs: list[Input]) -> int | None:
 
 def _inputs(model: Any) -> tuple[Any, list[Input]]:
     """Return the structure a model is called with and each tensor in it."""
-    functional = swap.functional_of(model)
+    functional = inside.functional_of(model)
     if functional is not None:
         tensors = keras.tree.flatten(functional.input)
-        return functional.input, [Input(x._keras_history.operation.name, x.shape, str(x.dtype)) for x in tensors]
+        return functional.input, [Input(inside.source(x), x.shape, str(x.dtype)) for x in tensors]
     config = model.get_build_config() or {}
     if not config:
         raise UnsupportedModel(
@@ -250,10 +251,10 @@ def _inputs(model: Any) -> tuple[Any, list[Input]]:
             "  Call it on data once, then export it."
         )
     # A subclassed model knows the shape of the data it was first called on: {argument: shape}, or one shape alone.
-    first = next(iter(model._call_signature.parameters))
+    first = next(iter(inside.arguments(model)))
     shapes = config.get("shapes_dict") or {first: config["input_shape"]}
     named = {argument.removesuffix("_shape"): shape for argument, shape in shapes.items()}
-    for argument, parameter in model._call_signature.parameters.items():
+    for argument, parameter in inside.arguments(model).items():
         if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             named.setdefault(argument, None)
     if len(named) > 1:
@@ -284,6 +285,6 @@ def _named(model: Any, outputs: Any) -> list[tuple[str, Any]]:
     flat = keras.tree.flatten_with_path(outputs)
     if any(isinstance(key, str) for path, _ in flat for key in path):
         return [("_".join(map(str, path)), value) for path, value in flat]
-    functional = swap.functional_of(model)
+    functional = inside.functional_of(model)
     names = ["output"] * len(flat) if functional is None else functional.output_names
     return [(name, value) for name, (_, value) in zip(names, flat, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from .. import inside
 from . import swap
 
 LEAST = 2000
@@ -54,22 +55,21 @@ def named_steps(model: Any) -> tuple[int, int]:
     known, other = 0, [0]
     for layer in [model, *(layer for _, layer in swap.sublayers(model))]:
         if isinstance(layer, keras.Model):
-            graph = swap.functional_of(layer)
+            graph = inside.functional_of(layer)
             for operation in graph.operations if graph is not None else ():
                 if not isinstance(operation, keras.Layer):
-                    for node in operation._inbound_nodes:
-                        given = [node.arguments.args, node.arguments.kwargs]
+                    for given in inside.calls(operation):
                         known += max([*_timed(vars(operation)), *_sliced(given)], default=0)
                         other += _numbers([vars(operation), given])
-        elif type(layer).__module__.startswith("keras.src."):
+        elif inside.is_keras_own(type(layer)):
             config = _options(layer)
             kernel = max(_numbers(config.get("kernel_size")), default=0)
             kernel *= max(_numbers(config.get("dilation_rate")), default=1)
-            known += max([kernel, *_timed(config)]) * max(len(layer._inbound_nodes), 1)
+            known += max([kernel, *_timed(config)]) * max(len(inside.calls(layer)), 1)
             other += _numbers(config)
         if isinstance(layer, keras.layers.Lambda):
             other += _of_code(layer.function, set())
-        elif not type(layer).__module__.startswith("keras.src."):
+        elif not inside.is_keras_own(type(layer)):
             other += _of_own(layer)
     return known, min(max(other), OWN)
 

@@ -1,4 +1,4 @@
-"""Run a Keras model with the time loop of its recurrent layers replaced: the one module that knows Keras' inside.
+"""Run a Keras model with the time loop of its recurrent layers replaced.
 
     Given   model(x):  ... LSTM: own zero state -> Keras' loop -> last state dropped ...
     Result  call(model, {x, lstm_h_in, lstm_c_in}, compute):
@@ -7,7 +7,7 @@
 Everything around the loops stays Keras' own. In Keras 3 every recurrent layer gets its first state from
 `get_initial_state(batch_size)` unless the model gives one, and runs its loop in
 `inner_loop(sequences, initial_state, mask, training)`: these two methods are swapped on each instance while the model
-is called. Neither is a documented extension point; tests/exporter/test_swap.py runs them on the installed Keras.
+is called. Neither is meant for it; tests/exporter/test_swap.py runs them on the installed Keras.
 """
 
 import functools
@@ -22,12 +22,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.models.functional import Functional
 
 from signatures.contract import LENGTHS, identifier, state_input, unique
 from signatures.errors import UnsupportedModel
 from signatures.ports import factors
 
+from ..inside import Private, flattened, functional_of, held, masked, policy, replaced, takes_mask
 from ..memory.masks import spread
 from ..memory.recurrence import Recurrence
 
@@ -38,9 +38,6 @@ LONG = 200
 
 LOCK = threading.RLock()
 """Held while methods are swapped: two threads that export one model would take back each other's."""
-
-SHORTCUTS = ("_can_attempt_fused_lstm", "_can_attempt_fused_gru")
-"""Methods of Bidirectional that ask whether it may run both halves by one call of cuDNN."""
 
 
 @dataclass
@@ -78,12 +75,6 @@ class Call:
 Compute = Callable[[Call], tuple[Tensor, list[Tensor]]]
 
 
-def functional_of(model: Any) -> Any:
-    """Return the functional graph of a Functional or Sequential model; None for a subclassed one."""
-    inner = model._functional if isinstance(model, keras.Sequential) else model
-    return inner if isinstance(inner, Functional) else None
-
-
 def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
     """Yield (path, layer) for every layer inside a model, outer names first, once each; nested models themselves too.
 
@@ -93,12 +84,12 @@ def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
 
     def walk(outer: Any, path: str) -> Iterator[tuple[str, Any]]:
-        for inner in outer._layers:
+        for inner in held(outer):
             if id(inner) in seen:
                 continue
             seen.add(id(inner))
             here = f"{path}{inner.name}/"
-            if isinstance(outer, keras.Sequential) and inner is outer._functional:
+            if isinstance(outer, keras.Sequential) and inner is functional_of(outer):
                 here = path  # Sequential keeps its layers in a Functional of its own
             if isinstance(outer, keras.layers.Bidirectional):
                 here = f"{path}{'forward' if inner is outer.forward_layer else 'backward'}/"
@@ -158,20 +149,21 @@ def call(
         # A layer that knows no masks drops them, as in any call of the model.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)
         for prefix, (layer, recurrence) in {**layers, **repeated}.items():
-            stack.enter_context(_instance(layer, run.swaps(prefix, layer, recurrence)))
+            stack.enter_context(replaced(layer, run.swaps(prefix, layer, recurrence)))
         for _, layer in [("", model), *sublayers(model)]:
             if isinstance(layer, keras.Model):  # survey finds out which numbers of time steps it takes
-                stack.enter_context(_instance(layer, {"_assert_input_compatibility": lambda *args: None}))
+                stack.enter_context(replaced(layer, {Private.INPUT_CHECK: lambda *args: None}))
             if isinstance(layer, keras.layers.Bidirectional):  # its shortcut past both layers is for a GPU
-                stack.enter_context(_instance(layer, dict.fromkeys(SHORTCUTS, lambda *args: False)))
+                shortcuts = (Private.FUSED_LSTM, Private.FUSED_GRU)
+                stack.enter_context(replaced(layer, dict.fromkeys(shortcuts, lambda *args: False)))
             if lowered:
-                stack.enter_context(_instance(layer, _for_graphs(layer)))
+                stack.enter_context(replaced(layer, _for_graphs(layer)))
                 if isinstance(layer, keras.layers.TimeDistributed):
-                    stack.enter_context(_instance(layer.layer, _for_graphs(layer.layer)))
+                    stack.enter_context(replaced(layer.layer, _for_graphs(layer.layer)))
             elif isinstance(layer, keras.layers.TimeDistributed) and any(
                 once or id(inner) in carrying for _, inner in recurrent_layers(layer)
             ):
-                stack.enter_context(_instance(layer, {"call": _all_steps_at_once(layer.layer)}))
+                stack.enter_context(replaced(layer, {"call": _all_steps_at_once(layer.layer)}))
         return model(inputs, training=False), run.calls
 
 
@@ -196,7 +188,7 @@ class _Run:
         """Return what is swapped on a recurrent layer."""
         swaps: dict[str, Any] = {
             "inner_loop": functools.partial(self._inner_loop, prefix, layer, recurrence, layer.inner_loop),
-            "_maybe_config_dropout_masks": lambda *args: None,  # it draws masks, and so turns a seed, even in inference
+            Private.DROPOUT_MASKS: lambda *args: None,
             "stateful": False,
             "unroll": False,
         }
@@ -238,7 +230,7 @@ class _Run:
         mask = mask[0] if isinstance(mask, list) else mask
 
         def loop() -> tuple[Tensor, list[Tensor]]:
-            with _instance(layer, {"return_sequences": True}):
+            with replaced(layer, {"return_sequences": True}):
                 _, outputs, states = keras_loop(sequences, initial_state, made.mask, training=False)
             return outputs, keras.tree.flatten(states)
 
@@ -294,9 +286,7 @@ def with_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return a model input [B, T, ...] with its valid steps as its Keras mask."""
     if lengths is None:
         return x
-    x = tf.identity(x)  # the mask stays on what it is put on
-    x._keras_mask = tf.sequence_mask(lengths, tf.shape(x)[1])
-    return x
+    return masked(tf.identity(x), tf.sequence_mask(lengths, tf.shape(x)[1]))  # the mask stays on what it is put on
 
 
 def _for_graphs(layer: Any) -> dict[str, Any]:
@@ -307,7 +297,7 @@ def _for_graphs(layer: Any) -> dict[str, Any]:
     if type(layer) is keras.layers.Dense and layer.kernel.shape[0] == 1:
         swaps["call"] = _dense_of_two(layer)
     if type(layer) is keras.layers.Add:  # keras.ops.add may become a BiasAdd, which TFLite lays out wrongly
-        swaps["_merge_function"] = lambda inputs: functools.reduce(operator.add, inputs)
+        swaps[Private.MERGE] = lambda inputs: functools.reduce(operator.add, inputs)
     if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", layer.name):
         swaps["name"] = identifier(layer.name)  # not a name for a scope in a graph
     return swaps
@@ -338,7 +328,7 @@ def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:
 
     def call(inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
         given = {}
-        if mask is not None and len(mask.shape) > 2 and inner._call_has_mask_arg:
+        if mask is not None and len(mask.shape) > 2 and takes_mask(inner):
             given["mask"] = _folded(mask)
         outputs = inner.call(_folded(inputs), **given)
         sizes = [*_sizes(inputs)[:2], *_sizes(outputs)[1:]]
@@ -389,7 +379,7 @@ def computing_in(model: Any, dtype: str) -> Iterator[None]:
         UnsupportedModel: When a layer is quantized: its weights are no floats.
     """
     with LOCK, ExitStack() as stack:
-        layers = list(model._flatten_layers(include_self=True, recursive=True))
+        layers = flattened(model)
         graphs = [graph for layer in layers if isinstance(layer, keras.Model) and (graph := functional_of(layer))]
         for layer in [*layers, *graphs]:
             if layer.compute_dtype != dtype:
@@ -398,12 +388,10 @@ def computing_in(model: Any, dtype: str) -> Iterator[None]:
                         f"layer {layer.name!r} is quantized ({layer.quantization_mode}): it can't compute in {dtype}.\n"
                         f"  Export it at its own type, {layer.compute_dtype}, or from the model before quantize()."
                     )
-                policy = keras.DTypePolicy(dtype)
-                policy._variable_dtype = layer.variable_dtype  # Keras casts weights where the two differ
-                stack.enter_context(_instance(layer, {"_dtype_policy": policy}))
+                stack.enter_context(replaced(layer, {Private.POLICY: policy(dtype, layer.variable_dtype)}))
             if isinstance(layer, keras.layers.InputLayer) and keras.backend.is_float_dtype(layer.dtype):
                 for declared in (layer, layer.output):
-                    stack.enter_context(_instance(declared, {"_dtype": dtype}))
+                    stack.enter_context(replaced(declared, {Private.DTYPE: dtype}))
         yield
 
 
@@ -414,28 +402,6 @@ def compute_types(model: Any) -> dict[str, str]:
         if not isinstance(layer, keras.layers.InputLayer):
             types.setdefault(layer.compute_dtype, path)
     return types
-
-
-@contextmanager
-def _instance(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Set attributes on one instance, past Keras' own __setattr__, and take them back afterwards.
-
-    Raises:
-        UnsupportedModel: When it has no such attribute: setting it would change nothing.
-    """
-    if missing := [name for name in attributes if not hasattr(target, name)]:
-        raise UnsupportedModel(
-            f"Keras {keras.__version__} has no {type(target).__name__}.{missing[0]}, which an export replaces.\n"
-            "  Install a version that this export-lstm knows: pip install 'keras==3.15.*'."
-        )
-    before = {name: target.__dict__[name] for name in attributes if name in target.__dict__}
-    target.__dict__.update(attributes)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            target.__dict__.pop(name, None)
-        target.__dict__.update(before)
 
 
 @contextmanager
@@ -465,17 +431,17 @@ def recorded(model: Any, inside: bool = False) -> Iterator[list[tuple[str, Any]]
 
     with LOCK, ExitStack() as stack:
         for path, layer in sublayers(model):
-            if isinstance(layer, (keras.layers.RNN, keras.layers.Wrapper)) or not layer._layers:
-                stack.enter_context(_instance(layer, {"call": watched(f"Layer {path!r}", layer.call)}))
+            if isinstance(layer, (keras.layers.RNN, keras.layers.Wrapper)) or not held(layer):
+                stack.enter_context(replaced(layer, {"call": watched(f"Layer {path!r}", layer.call)}))
             if inside and isinstance(layer, keras.layers.TimeDistributed):
                 for inner_path, inner in [("", layer.layer), *sublayers(layer.layer)]:
-                    if not inner._layers:
+                    if not held(inner):
                         watch = watched(f"Layer {f'{path}/{inner_path}'!r}", inner.call)
-                        stack.enter_context(_instance(inner, {"call": watch}))
+                        stack.enter_context(replaced(inner, {"call": watch}))
         for _, outer in [("", model), *sublayers(model)]:
             graph = functional_of(outer)
             for operation in graph.operations if graph is not None else ():
                 if not isinstance(operation, keras.Layer):  # keras.ops between the layers of a functional model
                     watch = watched(f"Operation {operation.name!r}", operation.call)
-                    stack.enter_context(_instance(operation, {"call": watch}))
+                    stack.enter_context(replaced(operation, {"call": watch}))
         yield record

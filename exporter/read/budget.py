@@ -108,10 +108,11 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     Raises:
         LoadError: With the layer, and what it declares.
     """
+    from ..inside import Private, replaced
+
     most, declared, tensors, found = int(max_memory * 1e9), 0, 0, ""
     make_variable, make_tensor = keras.Variable.__init__, keras.KerasTensor.__init__
-    recurrent = keras.layers.RNN
-    make_states = recurrent._create_state_variables
+    make_states = getattr(keras.layers.RNN, Private.STATE_VARIABLES)
 
     def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
         nonlocal declared, found
@@ -149,16 +150,16 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
             raise ValueError(found)
         make_states(self, batch_size)
 
-    keras.Variable.__init__, keras.KerasTensor.__init__ = variable, tensor
-    recurrent._create_state_variables = states
     try:
-        yield
+        with (
+            replaced(keras.Variable, {"__init__": variable}),
+            replaced(keras.KerasTensor, {"__init__": tensor}),
+            replaced(keras.layers.RNN, {Private.STATE_VARIABLES: states}),
+        ):
+            yield
     except Exception:
         if not found:
             raise
-    finally:
-        keras.Variable.__init__, keras.KerasTensor.__init__ = make_variable, make_tensor
-        recurrent._create_state_variables = make_states
     if found:  # even where Keras went on without it
         raise LoadError(found)
 

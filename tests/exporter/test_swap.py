@@ -10,7 +10,6 @@ from exporter.memory.convert import convert
 from exporter.model import swap
 from exporter.model.swap import keras_loop
 from signatures.contract import identifier
-from signatures.errors import UnsupportedModel
 
 B, T, F = 3, 6, 3
 
@@ -182,18 +181,6 @@ def test_a_wrapper_stands_for_the_recurrent_layer_in_it_unless_it_is_known_how_i
         ("own", "Twice"),
         ("gru", "GRU"),
     ]
-
-
-def test_an_attribute_that_keras_does_not_have_is_not_set_in_silence():
-    layer = layers.LSTM(2)
-    with (
-        pytest.raises(
-            UnsupportedModel, match=rf"Keras {keras.__version__} has no LSTM.the_loop, which an export replaces"
-        ),
-        swap._instance(layer, {"units": 3, "the_loop": None}),
-    ):
-        pass
-    assert layer.units == 2
 
 
 def test_calls_tell_what_each_layer_was_given_and_gave(made, x):

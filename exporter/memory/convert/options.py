@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from signatures.errors import UnsupportedModel
 
+from ...inside import is_keras_own
 from ..activations import ACTIVATIONS, name_of
 from ..recurrence import Recurrence
 
@@ -73,5 +74,4 @@ def called(cell: Any, states: Any) -> Callable[[Any, list[Any]], tuple[Any, list
 def class_name(layer: Any) -> str:
     """Return a layer's public name if it is one of Keras' own classes, else its module and name."""
     cls = type(layer)
-    ours = cls.__module__.startswith("keras.src.layers.")
-    return f"keras.layers.{cls.__name__}" if ours else f"{cls.__module__}.{cls.__name__}"
+    return f"keras.layers.{cls.__name__}" if is_keras_own(cls, "layers.") else f"{cls.__module__}.{cls.__name__}"
