@@ -40,6 +40,7 @@ def exported(tmp_path_factory, golden_folder):
     runpy.run_path(str(golden_folder / "make.py"))  # registers the cell of own_cell
 
     def export_case(name, **options):
+        options = {option: value for option, value in options.items() if value is not False}  # the default
         key = name, tuple(sorted(options.items()))
         if key not in made:
             from exporter import export

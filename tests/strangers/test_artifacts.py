@@ -318,9 +318,12 @@ def test_what_is_trusted_is_loaded(initialised):
     assert marker.exists()
 
 
-def test_every_saved_model_of_ours_passes(exported):
-    for name in ("activations", "masked", "repeated", "bidirectional"):
-        tensorflow_runtime.check(exported(name)["savedmodel"].path)
+OURS = ("activations", "masked", "repeated", "bidirectional")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_saved_model_of_ours_passes(name, exported):
+    tensorflow_runtime.check(exported(name)["savedmodel"].path)
 
 
 @pytest.mark.parametrize(
@@ -510,9 +513,9 @@ def test_depth_has_an_end(tmp_path):
         ort.check(field(7, content))
 
 
-def test_every_onnx_file_of_ours_passes(exported):
-    for name in ("activations", "masked", "repeated", "bidirectional"):
-        ort.check(exported(name)["onnx"].path.read_bytes())
+@pytest.mark.parametrize("name", OURS)
+def test_every_onnx_file_of_ours_passes(name, exported):
+    ort.check(exported(name)["onnx"].path.read_bytes())
 
 
 # TFLite -----------------------------------------------------------------------------------------------------------

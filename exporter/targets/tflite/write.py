@@ -11,6 +11,7 @@ import flatbuffers
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.lite.python.convert import convert_saved_model
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
@@ -47,8 +48,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
         try:
             # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
             tf.saved_model.save(traced.module, folder, signatures=traced.functions)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced.functions))
-            content = converter.convert()
+            content = _converted(folder, list(traced.functions))
         except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError, RuntimeError alike
             raise UnsupportedModel(
                 f"TFLite has no builtin form for an operation of the model: {_reason(error)}.\n"
@@ -57,6 +57,24 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     content, contract = embed(content, contract)
     path.write_bytes(content)
     return contract
+
+
+def _converted(folder: str, signatures: list[str]) -> bytes:
+    """Return a SavedModel as a TFLite file, by TensorFlow's converter alone.
+
+    TFLiteConverter calls it in the same way, but loads the SavedModel twice before and the file twice after it, which
+    takes four times as long; and it has constants of infinity be finite.
+    """
+    content: bytes = convert_saved_model(
+        saved_model_dir=folder,
+        saved_model_version=1,
+        saved_model_tags={tf.saved_model.SERVING},
+        saved_model_exported_names=signatures,
+        target_ops={tf.lite.OpsSet.TFLITE_BUILTINS},
+        enable_composite_direct_lowering=True,
+        canonicalizing_inf_as_min_max_float=False,
+    )
+    return content
 
 
 def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
@@ -133,6 +151,8 @@ def _slim(model: Any) -> None:
 
     Given   a name for every tensor; an empty buffer for every one without data; no scale for every one not quantized
     Result  names of the signatures' inputs and outputs; buffer 0, empty by the format's definition, for all of these
+
+    Constants are stored once: what `step` reads lies where `sequence` reads it.
     """
     signed = {signature.subgraphIndex for signature in model.signatureDefs}
     for number, graph in enumerate(model.subgraphs):
@@ -146,22 +166,31 @@ def _slim(model: Any) -> None:
                 tensor.buffer = 0
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     used = [0, *sorted({each.buffer for each in (*tensors, *(model.metadata or []))} - {0})]
-    place = {old: new for new, old in enumerate(used)}
+    place, found = {0: 0}, {b"": 0}
+    buffers = [model.buffers[0]]
+    for old in used[1:]:
+        data = bytes(model.buffers[old].data)
+        if data not in found:
+            found[data] = len(buffers)
+            buffers.append(model.buffers[old])
+        place[old] = found[data]
     for each in (*tensors, *(model.metadata or [])):
         each.buffer = place[each.buffer]
-    model.buffers = [model.buffers[old] for old in used]
+    model.buffers = buffers
 
 
 def ops(path: Path) -> Counter[str]:
     """Count the ops of all subgraphs, custom ones by their own name; see Writer.ops."""
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    names = [
-        f"CUSTOM {code.customCode.decode()}"
-        if code.customCode
-        else BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        for code in model.operatorCodes
-    ]
-    return Counter(names[op.opcodeIndex] for subgraph in model.subgraphs for op in subgraph.operators)
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    codes = [model.OperatorCodes(k) for k in range(model.OperatorCodesLength())]
+    names = [f"CUSTOM {custom.decode()}" if (custom := code.CustomCode()) else BUILTIN[_kind(code)] for code in codes]
+    graphs = [model.Subgraphs(k) for k in range(model.SubgraphsLength())]
+    return Counter(names[graph.Operators(k).OpcodeIndex()] for graph in graphs for k in range(graph.OperatorsLength()))
+
+
+def _kind(code: Any) -> int:
+    """Return the number of a builtin operator: those of old fit into one byte, the others have a field of their own."""
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
