@@ -190,7 +190,7 @@ def ops(path: Path) -> Counter[str]:
 
 def _kind(code: Any) -> int:
     """Return the number of a builtin operator: those of old fit into one byte, the others have a field of their own."""
-    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
