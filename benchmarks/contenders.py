@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.bench import Call, burst, draw_feeds
+from exporter.bench import Bound, burst, plain_feeds
 from signatures import Contract
 from signatures.ports import Array, Feeds
 from signatures.runtimes import own, target_of
@@ -63,7 +63,7 @@ class Contender:
     name: str
     target: str
     build: Callable[[Problem, Path], None] | None
-    open: Callable[[Path, Problem], tuple[Call, Array | None]]
+    open: Callable[[Path, Problem], tuple[Bound, Array | None]]
     needs: tuple[str, ...] = ()
     own: bool = False
     same: str = ""
@@ -253,23 +253,23 @@ def build_onnx(problem: Problem, path: Path) -> None:
 # What runs in the process that is timed.
 
 
-def opened(path: Path, signature: str, feeds: Feeds) -> tuple[Call, dict[str, Array]]:
+def opened(path: Path, signature: str, feeds: Feeds) -> tuple[Bound, dict[str, Array]]:
     """Open a signature of a file on one thread; return what is timed and the outputs of a call."""
     session = own(target_of(path)).load().session(path, 1)
     return session.bind(signature, feeds), session.run(signature, feeds)
 
 
-def open_own(path: Path, problem: Problem, signature: str = "sequence") -> tuple[Call, Array]:
+def open_own(path: Path, problem: Problem, signature: str = "sequence") -> tuple[Bound, Array]:
     """Open what export-lstm wrote."""
     contract = Contract.from_json(path.with_name(f"{path.stem}.contract.json").read_bytes())
     [info] = contract.artifacts.values()
     called = contract.signatures[signature]
     sizes = {"batch": problem.batch, **info.dims, **called.dims}
-    call, outputs = opened(path, signature, draw_feeds(called, sizes, problem.total))
+    call, outputs = opened(path, signature, plain_feeds(called, sizes, problem.total))
     return call, outputs[contract.outputs[0]]
 
 
-def open_peer(path: Path, problem: Problem) -> tuple[Call, Array]:
+def open_peer(path: Path, problem: Problem) -> tuple[Bound, Array]:
     """Open a file with one input and one output."""
     session = own(target_of(path)).load().session(path, 1)
     [name] = session.takes("serving_default")
@@ -278,7 +278,7 @@ def open_peer(path: Path, problem: Problem) -> tuple[Call, Array]:
     return session.bind("serving_default", feeds), sequences
 
 
-def open_onnx_floor(path: Path, problem: Problem) -> tuple[Call, Array]:
+def open_onnx_floor(path: Path, problem: Problem) -> tuple[Bound, Array]:
     """Open the graph written by hand, with zero state."""
     zeros = np.zeros((problem.batch, problem.shape.units), np.float32)
     states = {f"{state}_{k}_in": zeros for k in range(problem.shape.layers) for state in "hc"}
@@ -286,7 +286,7 @@ def open_onnx_floor(path: Path, problem: Problem) -> tuple[Call, Array]:
     return call, outputs["sequences"]
 
 
-def open_limit(path: Path, problem: Problem) -> tuple[Call, None]:
+def open_limit(path: Path, problem: Problem) -> tuple[Bound, None]:
     """Return the products of a layer alone, by BLAS: x with the kernel at once, h with the recurrent kernel T times.
 
     The recurrent kernel lies in memory whichever way is faster. NumPy runs the T products in one call.

@@ -18,16 +18,17 @@ import numpy as np
 
 from signatures import Contract, Signature
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
-from signatures.ports import Array, time_dims
+from signatures.feeds import random_feeds
+from signatures.ports import Array, factors, time_dims
 from signatures.runtimes import open as open_runner
 from signatures.runtimes import own, target_of
 
 from .child import MEMORY, TIMEOUT, Child, Lost
 
-Call = Callable[[], object]
-Opener = Callable[[], tuple[Call | None, Any]]
+Bound = Callable[[], object]
+Opener = Callable[[], tuple[Bound | None, Any]]
 
-TIMES = (16, 96, 960)
+TOTALS = (16, 96, 960)
 TURNS = 9
 BURST = 0.03
 """Seconds of a turn; at least one call."""
@@ -82,7 +83,7 @@ class Worker:
         self._child.close()
 
 
-_opened: list[Call] = []
+_opened: list[Bound] = []
 """In a worker's process: the call that it repeats."""
 
 
@@ -96,7 +97,7 @@ def _serve(request: Opener | float) -> Any:
     return told
 
 
-def burst(call: Call, seconds: float) -> float:
+def burst(call: Bound, seconds: float) -> float:
     """Repeat a call for some time and return its median seconds."""
     took = []
     end = time.perf_counter() + seconds
@@ -149,34 +150,24 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(each), each[quarter], each[-1 - quarter])
 
 
-def draw_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dict[str, Array]:
-    """Draw feeds: random inputs, zero state, every step valid.
+def plain_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> dict[str, Array]:
+    """Draw feeds: random inputs, a stream's first state, every step valid.
 
     Args:
         signature: What is fed.
         dims: Dimensions that are fixed; all others count time steps.
         total: How many of them.
     """
-    rng = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for port in signature.inputs:
-        shape = [d if isinstance(d, int) else total for d in port.sized(dims)]
-        if port.role == "state":
-            feeds[port.name] = port.at_start(dims)
-        elif port.role == "lengths":
-            feeds[port.name] = np.full(shape, total, port.dtype)
-        elif np.issubdtype(np.dtype(port.dtype), np.integer):
-            feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
-        else:
-            feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
-    return feeds
+    names = [factors(dim)[0] for port in signature.inputs for dim in port.shape if isinstance(dim, str)]
+    steps = dict.fromkeys(["time", *names], total)
+    return random_feeds(signature.inputs, {**steps, **dims}, np.random.default_rng(0), plain=True)
 
 
-def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, total: int) -> tuple[Call, None]:
+def _time_artifact(path: Path, contract: Contract, signature: str, batch: int, total: int) -> tuple[Bound, None]:
     """Open a signature of an artifact of ours on random feeds; tell nothing but that it runs."""
     [(target, info)] = contract.artifacts.items()
     called = contract.signatures[signature]
-    feeds = draw_feeds(called, {"batch": batch, **info.dims, **called.dims}, total)
+    feeds = plain_feeds(called, {"batch": batch, **info.dims, **called.dims}, total)
     called.check_feeds(feeds, info.dims)
     call = own(target).load().session(path, 1).bind(signature, feeds)
     call()
@@ -209,7 +200,7 @@ class Timing:
 
 def bench(
     paths: Sequence[Path],
-    times: Sequence[int] = (),
+    totals: Sequence[int] = (),
     batch: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
     timeout: float | None = TIMEOUT,
@@ -219,7 +210,7 @@ def bench(
 
     Args:
         paths: What export-lstm wrote, of any target.
-        times: Time steps of a `sequence` call; empty for what the artifact is fixed to, else 16, 96 and 960.
+        totals: Time steps of a `sequence` call; empty for what the artifact is fixed to, else 16, 96 and 960.
         batch: Samples a call; None for what the artifacts are fixed to, else 1.
         progress: Called with what is being timed.
         timeout: Seconds that opening an artifact or a turn of its calls may take; None for no limit.
@@ -233,14 +224,14 @@ def bench(
     for path in paths:
         target_of(path)
     try:
-        return _bench(paths, times, batch, progress, timeout, trust)
+        return _bench(paths, totals, batch, progress, timeout, trust)
     except Lost as lost:
         raise ArtifactError(f"{lost}. {lost.advice}") from None
 
 
 def _bench(
     paths: Sequence[Path],
-    times: Sequence[int],
+    totals: Sequence[int],
     batch: int | None,
     progress: Callable[[str], None],
     timeout: float | None,
@@ -256,7 +247,7 @@ def _bench(
         samples = _batch(paths, contracts, batch)
         calls: dict[tuple[str, int], list[int]] = {}
         for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):
-            for key in _calls(path, contract, times):
+            for key in _calls(path, contract, totals):
                 calls.setdefault(key, []).append(k)
         timings = []
         for (signature, total), taking in sorted(calls.items()):
@@ -303,7 +294,7 @@ def _batch(paths: Sequence[Path], contracts: Sequence[Contract], asked: int | No
     return batch or 1
 
 
-def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tuple[str, int]]:
+def _calls(path: Path, contract: Contract, totals: Sequence[int]) -> Iterator[tuple[str, int]]:
     """Return the calls of an artifact to be timed: signature, time steps."""
     [info] = contract.artifacts.values()
     for name, signature in contract.signatures.items():
@@ -311,13 +302,13 @@ def _calls(path: Path, contract: Contract, times: Sequence[int]) -> Iterator[tup
         axes = time_dims(signature.inputs)
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
         if set(axes) - set(sizes):
-            yield from ((name, total) for total in times or TIMES)
-        elif (name == "step" and "sequence" in contract.signatures) or set(times) <= {fixed}:
+            yield from ((name, total) for total in totals or TOTALS)
+        elif (name == "step" and "sequence" in contract.signatures) or set(totals) <= {fixed}:
             yield name, fixed
         elif not axes:
             raise FeedError(f"{path}: none of its inputs has a time axis. Leave --time out.")
         else:
-            other = next(total for total in times if total != fixed)
+            other = next(total for total in totals if total != fixed)
             raise FeedError(
                 f"{path}: it runs {fixed} time step(s) a call; {other} was asked. "
                 "Leave --time out, or export it with --time any."

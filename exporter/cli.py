@@ -55,7 +55,7 @@ class ExportByDefault(click.Group):
             raise click.UsageError(shown(error.format_message(), lines=True), error.ctx) from None
 
 
-class Extent(click.ParamType[Any]):
+class ExtentType(click.ParamType[Any]):
     """A number of at least 1, or "any"."""
 
     name = "N|any"
@@ -161,8 +161,8 @@ def main() -> None:
     help="tflite, onnx, savedmodel or all; may be repeated.",
 )
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
-@click.option("--batch", type=Extent(), help="Samples a call.  [default: as declared, else 1 for tflite or any]")
-@click.option("--time", type=Extent(), help="Time steps of a sequence call.  [default: as the model]")
+@click.option("--batch", type=ExtentType(), help="Samples a call.  [default: as declared, else 1 for tflite or any]")
+@click.option("--time", type=ExtentType(), help="Time steps of a sequence call.  [default: as the model]")
 @click.option(
     "--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]"
 )
@@ -297,7 +297,7 @@ def inspect(
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...", type=click.Path(path_type=Path))
 @click.option(
     "--time",
-    "times",
+    "totals",
     multiple=True,
     type=Counts(),
     help="Time steps of a sequence call; several by commas or repeated.  [default: 16,96,960, or as fixed]",
@@ -308,7 +308,7 @@ def inspect(
 @common
 def bench(
     artifacts: tuple[Path, ...],
-    times: tuple[list[int], ...],
+    totals: tuple[list[int], ...],
     batch: int | None,
     timeout: float,
     trust: bool,
@@ -320,7 +320,7 @@ def bench(
     with running(verbose, quiet) as session:
         from .bench import bench as run
 
-        timings = run(artifacts, [total for each in times for total in each], batch, session.progress, timeout, trust)
+        timings = run(artifacts, [total for each in totals for total in each], batch, session.progress, timeout, trust)
         session.show(
             lambda tables: [tables.timing_facts(each) for each in timings],
             lambda tables: tables.print_timings(timings),

@@ -41,8 +41,6 @@ class Private(StrEnum):
     """Of a layer: those it holds itself."""
     MASK = "_keras_mask"
     """Of a tensor: its valid time steps."""
-    MERGE = "_merge_function"
-    """Method of a merging layer: its arithmetic."""
     POLICY = "_dtype_policy"
     """Of a layer: the types it computes and keeps its weights in."""
     SIGNATURE = "_call_signature"

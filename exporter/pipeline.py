@@ -211,10 +211,10 @@ def _export(model: Any, request: Request, progress: Progress) -> list[Artifact]:
         for target in request.targets:
             target.check_types(opened.model.types)
         contract = opened.contract(request.targets, request.signatures, request.lengths)
-        times = _times(opened.survey, request.time)
+        fixed = _fixed(opened.survey, request.time)
         together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
         deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
-        subject = Subject(opened.model, opened.survey, contract, times)
+        subject = Subject(opened.model, opened.survey, contract, fixed)
         if request.check:
             subject = subject.proven(progress)
         artifacts: list[Artifact] = []
@@ -245,14 +245,14 @@ class Subject:
         model: The Keras model as a function from ports to ports.
         survey: What it takes, gives and carries.
         contract: What is promised, without artifacts.
-        times: Time dimensions that are fixed, name -> size.
+        fixed: Time dimensions that are fixed, name -> size.
         golden: What its artifacts are held to; None where they aren't checked.
     """
 
     model: "Model"
     survey: "Survey"
     contract: Contract
-    times: Mapping[str, int]
+    fixed: Mapping[str, int]
     golden: Case | None = None
 
     def proven(self, progress: Progress) -> "Subject":
@@ -262,7 +262,7 @@ class Subject:
         golden = record(
             self.model,
             self.contract,
-            self.times,
+            self.fixed,
             totals=totals_for(self.survey),
             progress=lambda run: progress(Stage("golden numbers", run=run)),
         )
@@ -273,7 +273,7 @@ class Subject:
     def dims(self, target: Target, batch: Extent) -> dict[str, int]:
         """Return the dimensions that are fixed in an artifact."""
         size = batch or self.model.batch or target.batch
-        return {**({} if size == "any" else {"batch": int(size)}), **self.times}
+        return {**({} if size == "any" else {"batch": int(size)}), **self.fixed}
 
     @property
     def runs(self) -> Runs:
@@ -371,7 +371,7 @@ def _check(golden: Case, target: Target, stage: Path, progress: Progress) -> Par
     return report
 
 
-def _times(survey: "Survey", asked: Extent) -> dict[str, int]:
+def _fixed(survey: "Survey", asked: Extent) -> dict[str, int]:
     """Return the fixed time dimensions: what the user asked for, else what the model declares."""
     if asked is None:
         return dict(survey.declared)
@@ -422,13 +422,13 @@ def record_case(
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
         opened = open_model(loaded, progress)
-        contract, times = opened.contract((), lengths=lengths), _times(opened.survey, None)
+        contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
         steps = totals or totals_for(opened.survey)
 
         def golden(run: str) -> None:
             progress(Stage("golden numbers", run=run))
 
-        recorded = record(opened.model, contract, times, feeds=feeds, totals=steps, progress=golden)
+        recorded = record(opened.model, contract, fixed, feeds=feeds, totals=steps, progress=golden)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
 
     def seal(stage: deliver.Staged) -> None:

@@ -199,9 +199,15 @@ def _signature(name: str, data: dict[str, Any]) -> Signature:
     )
     if data["name"] != name:
         raise ValueError(f"signature {name!r} has the name {data['name']!r:.100}")
-    return Signature(
-        name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"]), _mapping(data["delay"], str, int)
-    )
+    delay = _mapping(data["delay"], str, int)
+    if wrong := [f"{output!r:.100} by {rows}" for output, rows in delay.items() if not _late(outputs, output, rows)]:
+        raise ValueError(f"a delay of {wrong[0]}")
+    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"]), delay)
+
+
+def _late(outputs: tuple[Port, ...], output: str, rows: int) -> bool:
+    """Whether there is such an output over time, and so many rows that it can be late by."""
+    return 0 <= rows <= MOST and any(port.name == output and port.timed for port in outputs)
 
 
 def _port(data: dict[str, Any]) -> Port:

@@ -28,8 +28,8 @@ ROUNDINGS = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-
 """
 
 
-TIMES, SHARE = 4, 1e-3
-"""A port may be off by TIMES its noise where the noise is below this SHARE of the range of its values."""
+TIMES_NOISE, SHARE = 4, 1e-3
+"""A port may be off by TIMES_NOISE times its noise where the noise is below this SHARE of the range of its values."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Tolerance:
         return np.asarray(self.atol + self.rtol * np.abs(expect.astype(np.float64)))
 
     def factor(self, expect: Array, noise: float) -> float:
-        """Return how many tolerances a port may be off by: one, or TIMES its noise where that is more.
+        """Return how many tolerances a port may be off by: one, or TIMES_NOISE times its noise where that is more.
 
         Noise beyond SHARE of the port's range would hide what is wrong, what isn't finite has no range, and no whole
         number is rounded: one, then.
@@ -61,7 +61,7 @@ class Tolerance:
         if expect.dtype.kind != "f" or not expect.size or not np.isfinite(expect).all():
             return 1.0
         small = noise * self.around(expect).max() < SHARE * np.ptp(expect.astype(np.float64))
-        return max(1.0, TIMES * noise) if small else 1.0
+        return max(1.0, TIMES_NOISE * noise) if small else 1.0
 
     @classmethod
     def of(cls, dtype: str) -> "Tolerance":

@@ -15,21 +15,19 @@ import numpy as np
 
 from .contract import LENGTHS
 from .errors import ArtifactError
-from .golden import TIMES, Case, Run, Tolerance
-from .ports import Array, Feeds, Port, by_samples, factors, show, time_dims
+from .feeds import random_feeds
+from .golden import TIMES_NOISE, Case, Run, Tolerance
+from .ports import Array, Feeds, by_samples, factors, show, time_dims
 from .runner import Runner
 from .stream import cut, join
 
 EXACT = Tolerance(0.0, 0.0)
 
-LONG = 200
+ALL_STEPPED = 200
 """Time steps beyond which only the rows of one call are run step by step; with one sample a call that is one row."""
 
 FEW = 16
 """Time steps on which a stream that was reset is held to a new one."""
-
-HOLES = 0.2
-"""Share of time steps that random feeds leave at zero."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class ParityReport:
                 return f"{len(self.diffs)} comparisons {within}."
             return (
                 f"{len(self.diffs)} comparisons: {len(self.diffs) - len(by_noise)} within {self.tolerance.atol:g},"
-                f" {len(by_noise)} within {TIMES} times the noise of the model's own arithmetic:"
+                f" {len(by_noise)} within {TIMES_NOISE} times the noise of the model's own arithmetic:"
                 f" at most {_up(self.share):.2g} tolerances where the noise is {max(d.noise for d in by_noise):.2g}."
             )
         return f"{len(self.failures)} of {len(self.diffs)} comparisons differ. Worst: {self.failures[0]}"
@@ -253,7 +251,7 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
         if port.time_axis is not None and port.name in feeds and feeds[port.name].ndim > port.time_axis
     ]
     total = timed[0] if timed else 0
-    rows = signature.count(feeds)
+    rows, every = signature.count(feeds), signature.every
     if any(port.name == LENGTHS for port in signature.inputs):  # a case recorded without lengths means all steps
         feeds.setdefault(LENGTHS, np.full(rows, total, np.int32))
     replace(signature, dims={}).check_feeds(feeds, {"batch": rows})
@@ -264,11 +262,11 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
         calls += [("sequence", _by_rows(runner, feeds, _whole)), ("repeat", _by_rows(runner, first, _whole))]
     if runner.contract.no_step is None:
         if "step" in signatures:
-            stepped = feeds if total <= LONG else first
-            calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [1] * total))))
+            stepped = feeds if total <= ALL_STEPPED else first
+            calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [every] * (total // every)))))
         by_steps = "sequence" not in signatures or "time" in runner.dims  # which was just done
-        if not by_steps or ("step" in signatures and total <= LONG):
-            calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total)))))
+        if not by_steps or ("step" in signatures and total <= ALL_STEPPED):
+            calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total, every)))))
     return calls
 
 
@@ -287,12 +285,12 @@ def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
     return join(pieces, signature.outputs)
 
 
-def _chunks(total: int) -> list[int]:
-    """Return lengths from 1 to 8, the same ones every time, that add up to total."""
+def _chunks(total: int, every: int) -> list[int]:
+    """Return lengths that add up to total, from 1 to 8 times what a call takes a multiple of, always the same ones."""
     rng = np.random.default_rng(total)
     sizes: list[int] = []
     while sum(sizes) < total:
-        sizes.append(min(int(rng.integers(1, 9)), total - sum(sizes)))
+        sizes.append(min(every * int(rng.integers(1, 9)), total - sum(sizes)))
     return sizes
 
 
@@ -310,7 +308,7 @@ def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     def pushed(used: bool, r: Runner, feeds: Feeds) -> dict[str, Array]:
         stream = r.stream(signature.count(feeds))
         x = {name: value for name, value in feeds.items() if name not in stream.state}
-        x = cut(x, signature.inputs, 0, FEW) if free else x
+        x = cut(x, signature.inputs, 0, max(FEW // signature.every, 1) * signature.every) if free else x
         if used:
             stream.push(**x)
             stream.reset()
@@ -321,31 +319,6 @@ def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     return compare("reset", run.name, new, again, EXACT)
 
 
-def random_feeds(ports: tuple[Port, ...], dims: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
-    """Draw feeds for input ports: normal floats, integers below the port's bound, lengths from 0 to T.
-
-    Some time steps are all zero, so that a model with a Masking layer has something to mask.
-
-    Args:
-        ports: What to draw.
-        dims: Dimension -> size.
-        rng: Where the numbers come from.
-    """
-    feeds: dict[str, Array] = {}
-    for port in ports:
-        shape = [int(d) for d in port.sized(dims)]
-        if port.role == "lengths":
-            feeds[port.name] = rng.integers(0, dims["time"] + 1, shape).astype(port.dtype)
-        elif np.issubdtype(np.dtype(port.dtype), np.integer):
-            feeds[port.name] = rng.integers(0, port.below or 2, shape).astype(port.dtype)
-        else:
-            feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
-            if port.time_axis is not None and port.role == "input":
-                steps = np.moveaxis(feeds[port.name], port.time_axis, 1)
-                steps[rng.random(steps.shape[:2]) < HOLES] = 0
-    return feeds
-
-
 def _own_case(runner: Runner) -> Case:
     """Return random runs that expect nothing: what the artifact gives in one way is held to what it gives in others."""
     rng = np.random.default_rng(0)
@@ -353,7 +326,9 @@ def _own_case(runner: Runner) -> Case:
     contract = runner.contract
     named = sorted(time_dims(signature.inputs))
     known = dict(contract.example)
-    calls = [known] if contract.no_step else [{**known, **dict.fromkeys(named, t)} for t in (1, 2, 23)]
+    calls = (
+        [known] if contract.no_step else [{**known, **dict.fromkeys(named, t * signature.every)} for t in (1, 2, 23)]
+    )
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims}

@@ -190,6 +190,11 @@ class Signature:
                     sizes.setdefault(dim, size)
                 if size != sized(dim, sizes):
                     raise FeedError(_mismatch(self.name, port.name, shape, port.sized(sizes)))
+            if port.time_axis is not None and shape[port.time_axis] % self.every:
+                raise FeedError(
+                    f"{self.name}: input {port.name!r} has {shape[port.time_axis]} time steps; a call takes a multiple"
+                    f" of {self.every}."
+                )
             if np.asarray(array).dtype != port.dtype:
                 found = np.asarray(array).dtype
                 raise FeedError(f"{self.name}: input {port.name!r} is {found}; it must be {port.dtype}.")

@@ -173,6 +173,10 @@ FAMILIES = {
         **each("ops", "not_equal subtract true_divide fmax fmin nextafter", "x", "y"),
         **each("ops", "fmod mod hypot logaddexp logaddexp2 power arctan2", "mild", "y"),
         **each("ops", "add bitwise_and bitwise_or bitwise_xor divide maximum minimum", "n", "m"),
+        "ops.add: a number a row": lambda v: ops.add(v.s, np.arange(6, dtype="float32").reshape(1, 6, 1)),
+        "ops.add: a number a row of its own": lambda v: ops.add(v.s, ops.reshape(v.s[0, :, 0], (1, 6, 1))),
+        "ops.add: a number a channel": lambda v: ops.add(v.image, ops.reshape(v.s[0, :2, 0], (1, 1, 1, 2))),
+        "ops.matmul: over one feature": lambda v: ops.matmul(v.mild[..., :1], np.array([[1, 2, -3.0]], "float32")),
         "ops.floor_divide: int": lambda v: ops.floor_divide(v.n, divisor(v)),
         "ops.fmod: int": lambda v: ops.fmod(v.n, divisor(v)),
         "ops.mod: int": lambda v: ops.mod(v.n, divisor(v)),
@@ -859,7 +863,6 @@ OTHERWISE = [
     *[(f"layers.Random{name}", target, "a seed") for name in SEEDED for target in TARGETS],
     *[("layers.MixUp", target, "a seed") for target in TARGETS],
     *[("layers.IntegerLookup", target, "table") for target in TARGETS],
-    ("layers.Conv3D: channels first", "tflite", "BiasAdd"),
     *[(case, "onnx", "tf2onnx can't write") for case in ("ops.scan", "ops.associative_scan", "ops.argmax: b -1")],
 ]
 """Cases that a target refuses for another reason: (case, target, part of the sentence)."""

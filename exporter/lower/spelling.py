@@ -110,6 +110,14 @@ def atan(operation: Operation) -> Tensor:
     return tf.atan2(x, tf.ones_like(x))
 
 
+def bias_add(operation: Operation) -> Tensor | None:
+    """Spell BiasAdd along the second axis as Add: TFLite lays it out wrongly, tf2onnx where the bias is computed."""
+    x, bias = operation.inputs
+    if operation.attributes["data_format"].s != b"NCHW":
+        return None
+    return x + tf.reshape(bias, [-1, *[1] * (x.shape.rank - 2)])
+
+
 def bitwise_and(operation: Operation) -> Tensor | None:
     """Spell the sign bit of floats by comparisons: Keras' signbit, argmax and argmin look at it."""
     bits, mask = operation.inputs
@@ -155,6 +163,18 @@ def largest(operation: Operation) -> Tensor | None:
     keep = operation.attributes["keep_dims"].b
     none = tf.reduce_all(tf.equal(x, -math.inf), axes, keep)
     return tf.where(none, tf.constant(-math.inf, x.dtype), tf.reduce_max(x, axes, keep))
+
+
+def of_two(operation: Operation) -> Tensor | None:
+    """Spell a MatMul over one feature as one over two: TFLite's converter takes a product of 1 x 1 x 1 for a bias.
+
+    Given   x [N, 1] @ kernel [1, U]
+    Result  [x, 0] [N, 2] @ [kernel; 0] [2, U]
+    """
+    a, b = operation.inputs
+    if a.shape[1] != 1 or any(operation.attributes[side].b for side in ("transpose_a", "transpose_b")):
+        return None
+    return tf.matmul(tf.pad(a, [[0, 0], [0, 1]]), tf.pad(b, [[0, 1], [0, 0]]))
 
 
 def one_hot(operation: Operation) -> Tensor:

@@ -71,7 +71,7 @@ def trace(
         x.set_shape([made.states[0].shape[0], *[None] * (len(x.shape) - 1)])  # a port may know what a reshape forgot
         if chosen.lowering != "native":
             w = weights[recurrence.name, LOWERINGS[chosen.lowering].weights]
-            with kept("Sigmoid"):  # it would cost every time step; docs/limits.md tells what it saves
+            with kept("MatMul", "Sigmoid"):  # no 1 x 1 x 1 there; docs/limits.md tells of sigmoids
                 return run(chosen, recurrence, x, made.states, mask, made.continues, w)
         sequences, states, token = native.placeholder(x, made.states, mask)
         traced.placeholders[token] = recurrence

@@ -50,9 +50,9 @@ def contract(
     ]
     recurrent = [port for made in survey.calls for port in made.outputs]
     carries = [carry for made in survey.calls for carry in _carries(made)]
-    times = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
+    starts = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
     common = Signature(
-        "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if times[c.input] == 1)
+        "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if starts[c.input] == 1)
     )
     one = dict.fromkeys(time_dims(survey.inputs), 1)
     made = {

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel
+from signatures.feeds import random_feeds
 from signatures.golden import ROUNDINGS
-from signatures.ports import Array
+from signatures.ports import Array, Port
 
 from .. import inside
 from ..memory import convert
@@ -148,17 +149,15 @@ class Model:
                 has something to mask.
             rng: Where the numbers come from.
         """
-        feeds: dict[str, Array] = {}
+        ports = []
         for each in self.inputs:
             rest = [sizes.get((each.name, axis), size or 1) for axis, size in enumerate(each.shape) if axis]
-            shape = [self.batch or batch, *rest]
-            if np.issubdtype(np.dtype(each.dtype), np.integer):
-                feeds[each.name] = rng.integers(0, self.vocabulary or 2, shape).astype(each.dtype)
-            else:
-                feeds[each.name] = rng.standard_normal(shape).astype(each.dtype)
-            for axis in range(1, len(shape)):
-                if (each.name, axis) in sizes and shape[0] > 1:
-                    np.moveaxis(feeds[each.name], axis, 1)[-1, shape[axis] // 2 :] = 0
+            ports.append(Port(each.name, "input", (self.batch or batch, *rest), each.dtype, below=self.vocabulary))
+        feeds = random_feeds(ports, {}, rng)
+        for name, axis in sizes:
+            value = feeds[name]
+            if len(value) > 1:
+                np.moveaxis(value, axis, 1)[-1, value.shape[axis] // 2 :] = 0
         return feeds
 
     def again(self) -> "Model":

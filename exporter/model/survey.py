@@ -176,11 +176,11 @@ def survey(model: Model) -> Survey:
     ran = [tuple(call.sequences.shape[1] for call in calls) for calls in made]
     named = _names(clocks, trials, ran)
     sizes = {name: tuple(trial.sizes[clock[0]] for trial in trials) for name, clock in named.items()}
-    times = [Dims(sizes).of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
-    dims = Dims(sizes, frozenset(name for name in sizes if name in times) or frozenset(sizes))
+    clocked = [Dims(sizes).of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
+    dims = Dims(sizes, frozenset(name for name in sizes if name in clocked) or frozenset(sizes))
     shapes = dims if flexible else Dims({})  # of one size alone nothing can be told
     facts = tuple(
-        _facts(calls, time, shapes, time in dims.steps, leads) for calls, time in zip(made, times, strict=True)
+        _facts(calls, time, shapes, time in dims.steps, leads) for calls, time in zip(made, clocked, strict=True)
     )
 
     axes = {axis: name for name, clock in named.items() for axis in clock}
@@ -202,7 +202,7 @@ def survey(model: Model) -> Survey:
         order=order,
         tried={name: (found[0], found[1]) for name, found in sizes.items()},
         no_step=no_step,
-        one_clock=set(times) == {"time"},
+        one_clock=set(clocked) == {"time"},
         proven=proven,
     )
 

@@ -11,7 +11,6 @@ is called. Neither is meant for it; tests/exporter/test_swap.py runs them on the
 """
 
 import functools
-import operator
 import re
 import threading
 import warnings
@@ -33,7 +32,7 @@ from ..memory.recurrence import Recurrence
 
 Tensor = Any  # tf.Tensor, eager or symbolic
 
-LONG = 200
+IN_A_GRAPH = 200
 """Time steps beyond which tracing Keras' own loop takes less time than running it outside a graph."""
 
 LOCK = threading.RLock()
@@ -272,7 +271,7 @@ def keras_loop(made: Call) -> tuple[Tensor, list[Tensor]]:
     Keras gives zeros on masked steps before the first valid one. Where the call continues a stream the previous output
     is the state it was given, so that T steps at once equal T steps one by one.
     """
-    long = made.sequences.shape[1] > LONG  # outside a graph it takes some 2 ms a time step
+    long = made.sequences.shape[1] > IN_A_GRAPH  # outside a graph it takes some 2 ms a time step
     sequences, states = tf.function(made.loop, autograph=False)() if long else made.loop()
     recurrence = made.recurrence
     if made.mask is not None and made.continues and recurrence.output is not None and not recurrence.zero_masked:
@@ -294,29 +293,9 @@ def _for_graphs(layer: Any) -> dict[str, Any]:
     swaps: dict[str, Any] = {}
     if isinstance(layer, keras.layers.TimeDistributed):
         swaps["call"] = _all_steps_at_once(layer.layer)
-    if type(layer) is keras.layers.Dense and layer.kernel.shape[0] == 1:
-        swaps["call"] = _dense_of_two(layer)
-    if type(layer) is keras.layers.Add:  # keras.ops.add may become a BiasAdd, which TFLite lays out wrongly
-        swaps[Private.MERGE] = lambda inputs: functools.reduce(operator.add, inputs)
     if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", layer.name):
         swaps["name"] = identifier(layer.name)  # not a name for a scope in a graph
     return swaps
-
-
-def _dense_of_two(layer: Any) -> Callable[..., Tensor]:
-    """Return a `Dense.call` for one feature, by way of two: TFLite's converter takes 1 x 1 x 1 inputs for a bias.
-
-    Given   x [..., 1] @ kernel [1, N]
-    Result  [x, 0] [..., 2] @ [kernel; 0] [2, N]
-    """
-
-    def call(inputs: Tensor, training: Any = None) -> Tensor:
-        x = tf.pad(inputs, [*[[0, 0]] * (len(inputs.shape) - 1), [0, 1]])
-        y = tf.matmul(x, tf.pad(tf.convert_to_tensor(layer.kernel), [[0, 1], [0, 0]]))
-        y = y if layer.bias is None else y + tf.convert_to_tensor(layer.bias)
-        return y if layer.activation is None else layer.activation(y)
-
-    return call
 
 
 def _all_steps_at_once(inner: Any) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from signatures.parity import random_feeds
+from signatures.feeds import random_feeds
 from signatures.ports import Array, Signature
 
 Change = Callable[[Array], Array]

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
-from signatures.golden import TIMES, Case, Run, Tolerance
+from signatures.golden import TIMES_NOISE, Case, Run, Tolerance
 from signatures.parity import PortDiff, compare, shares
 from signatures.ports import Array, Port, Signature, by_samples, factors, time_dims
 
@@ -33,7 +33,7 @@ ON_REAL_DATA = (
 ROWS = 3
 """Samples of a recorded run: more than one, and an odd number, so that mixed-up rows show."""
 
-CALM = 1 / TIMES
+CALM = 1 / TIMES_NOISE
 """The noise up to which a model is calm on its feeds: then noise widens no tolerance.
 
 Some trained models amplify rounding so much that float32 itself, Keras' included, is off by more than the tolerance.
@@ -93,24 +93,24 @@ def record(
     if feeds is not None:
         given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
-        trials = [recorder.run_on("feeds", "the user's own", given)]
+        attempts = [recorder.run_on("feeds", "the user's own", given)]
     else:
         fixed = recorder.dims.get("time")
         wanted = list(totals) if fixed is None else [fixed]
-        trials = [recorder.run_of(total) for total in wanted]
+        attempts = [recorder.run_of(total) for total in wanted]
         few = 7 if fixed is None and contract.no_step is None else min(wanted)
         short = max((total for total in wanted if total <= 10), default=few)
-        trials += recorder.special(short)
+        attempts += recorder.special(short)
     recipe = {
         "witnesses": [f"Keras {contract.scheme}", _second(model)],
-        "largest_difference": max(trial.largest_difference for trial in trials),
+        "largest_difference": max(attempt.largest_difference for attempt in attempts),
         "provenance": dict(contract.provenance),
     }
-    return Case(str(contract.model["name"]), tuple(trial.run() for trial in trials), recorder.tolerance, recipe)
+    return Case(str(contract.model["name"]), tuple(attempt.run() for attempt in attempts), recorder.tolerance, recipe)
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """What both witnesses give on some feeds.
 
     Attributes:
@@ -167,13 +167,13 @@ class Trial:
         gaps = (np.abs(self.keras[port].astype(np.float64) - value) for port, value in self.expect.items())
         return max(float(gap.max(initial=0)) for gap in gaps)
 
-    def of(self, rows: Array) -> "Trial":
+    def of(self, rows: Array) -> "Attempt":
         """Return some of its rows."""
         feeds, expect, keras = (self.signature.samples(each, rows) for each in (self.feeds, self.expect, self.keras))
         noise, shaken = ({port: value[rows] for port, value in each.items()} for each in (self.noise, self.shaken))
         return replace(self, feeds=feeds, expect=expect, keras=keras, noise=noise, shaken=shaken)
 
-    def calmest(self) -> "Trial":
+    def calmest(self) -> "Attempt":
         """Return of each pattern of a crowd the calmest row."""
         return self.of(np.array([k + ROWS * int(np.argmin(self.rows[k::ROWS])) for k in range(ROWS)]))
 
@@ -203,8 +203,8 @@ class Recorder:
         """The first one, whose ports they all have."""
         return next(iter(self.contract.signatures.values()))
 
-    def run_on(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Trial:
-        """Return a trial on feeds that are given.
+    def run_on(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Attempt:
+        """Return an attempt on feeds that are given.
 
         Raises:
             ParityError: When the witnesses disagree.
@@ -213,8 +213,8 @@ class Recorder:
         self.progress(name)
         return self._agreed(self._tried(name, kind, feeds))
 
-    def run_of(self, total: int) -> Trial:
-        """Return a trial on random feeds of T steps on which the model is calm, else on the calmest that were found.
+    def run_of(self, total: int) -> Attempt:
+        """Return an attempt on random feeds of T steps on which the model is calm, else on the calmest that were found.
 
         Raises:
             ParityError: When the witnesses disagree on all kinds of feeds.
@@ -233,22 +233,22 @@ class Recorder:
                 found = self._tried(name, kind.name, self._patterned(self._drawn(total, kind, crowd))).calmest()
             except Exception:  # noqa: BLE001 - a layer may check its inputs and raise what it likes
                 continue
-            best = min(best, found, key=lambda trial: (not trial.usable, trial.noisiest))
+            best = min(best, found, key=lambda attempt: (not attempt.usable, attempt.noisiest))
         return self._agreed(best)
 
-    def special(self, total: int) -> list[Trial]:
-        """Return a trial of T steps of rows that reach values at which kernels differ, if the model is calm on any."""
+    def special(self, total: int) -> list[Attempt]:
+        """Return an attempt of T steps of rows that reach values at which kernels differ, if calm on any."""
         self.progress("special values")
         wanted = len(SPECIAL) + min(64, NUMBERS // self._numbers(self._drawn(total, KINDS[0], 1)))
         kinds = (*SPECIAL, *(CANDIDATES[k % len(CANDIDATES)] for k in range(wanted - len(SPECIAL))))
         feeds = self._drawn(total, kinds, wanted)
         try:
             rows = self._reaching(feeds)
-            trial = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
+            attempt = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
         except Exception:  # noqa: BLE001 - a layer may check its inputs and raise what it likes; these rows are an extra
             return []
-        calm = np.flatnonzero(trial.rows <= CALM)
-        return [kept] if calm.size and (kept := trial.of(calm)).usable else []
+        calm = np.flatnonzero(attempt.rows <= CALM)
+        return [kept] if calm.size and (kept := attempt.of(calm)).usable else []
 
     def _reaching(self, feeds: Mapping[str, Array]) -> list[int]:
         """Return the rows of SPECIAL, and others that make a row of zeros inside the model where these don't."""
@@ -301,7 +301,7 @@ class Recorder:
                 patterned[port.name] = np.where(silent, 0, loud).astype(value.dtype)
         return patterned
 
-    def _tried(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Trial:
+    def _tried(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Attempt:
         expect, keras_gives, *others = (
             _witness(self.model, self.contract, feeds, way) for way in (_oracle, keras_loop, _shaken(0))
         )
@@ -315,7 +315,7 @@ class Recorder:
             port: np.maximum(shaken[port], _gaps(ports[port], value, keras_gives[port], self.tolerance))
             for port, value in expect.items()
         }
-        return Trial(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
+        return Attempt(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
 
     def _all_in_float64(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the shaken reference gives between layers in float64, whose rounding a recurrence may amplify."""
@@ -326,17 +326,17 @@ class Recorder:
         except Exception:  # noqa: BLE001 - a layer that insists on a type, whatever it raises
             return _witness(self.model, self.contract, feeds, way)
 
-    def _agreed(self, trial: Trial) -> Trial:
-        if not all(np.isfinite(value).all() for value in trial.expect.values()):
+    def _agreed(self, attempt: Attempt) -> Attempt:
+        if not all(np.isfinite(value).all() for value in attempt.expect.values()):
             raise UnsupportedModel(
                 f"The model gives NaN or infinity on these inputs, so there is nothing to compare.\n{ON_REAL_DATA}"
             )
-        if bad := [diff for diff in trial.differences() if not diff.ok]:
+        if bad := [diff for diff in attempt.differences() if not diff.ok]:
             raise ParityError(
                 "The two witnesses disagree, so there are no golden numbers to hold the artifact to: the model\n"
                 f"  amplifies rounding on every kind of inputs that was tried.\n  {bad[0]}\n{ON_REAL_DATA}"
             )
-        return trial
+        return attempt
 
 
 def _gaps(port: Port, expect: Array, got: Array, tolerance: Tolerance) -> Array:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter import bench, cli
-from exporter.bench import ONE_THREAD, TIMES, Ratio, Worker, draw_feeds, ratio, take_turns
+from exporter.bench import ONE_THREAD, TOTALS, Ratio, Worker, plain_feeds, ratio, take_turns
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
@@ -134,7 +134,7 @@ def test_feeds_are_random_from_zero_state_and_every_step_is_valid():
         Port("h_in", "state", ("batch", 4)),
         Port("lengths", "lengths", ("batch",), "int32"),
     )
-    feeds = draw_feeds(Signature("sequence", ports, (), ()), {"batch": 2, "time_words": 7}, 50)
+    feeds = plain_feeds(Signature("sequence", ports, (), ()), {"batch": 2, "time_words": 7}, 50)
     assert {name: array.shape for name, array in feeds.items()} == {
         "x": (2, 50, 3),
         "words": (2, 7),
@@ -160,7 +160,7 @@ def test_what_is_timed_is_what_the_artifact_computes(exported, target, case, opt
     path = exported(case, **options)[target].path
     runner = signatures.open(path)
     signature, info = runner.contract.signatures["sequence"], runner.contract.artifacts[target]
-    feeds = draw_feeds(signature, {"batch": 1, **info.dims, **signature.dims}, 6)
+    feeds = plain_feeds(signature, {"batch": 1, **info.dims, **signature.dims}, 6)
     session = own(target).load().session(path, 1)
     outputs, call = session.run("sequence", feeds), session.bind("sequence", feeds)
     expected = runner.run("sequence", feeds)
@@ -194,7 +194,7 @@ def test_16_96_and_960_steps_are_timed_unless_the_artifact_is_fixed(exported):
     timings = bench.bench([free, fixed])
     assert [(t.artifact, t.signature, t.total) for t in timings] == [
         (fixed, "sequence", 5),
-        *((free, "sequence", total) for total in TIMES),
+        *((free, "sequence", total) for total in TOTALS),
         (free, "step", 1),
         (fixed, "step", 1),
     ]

@@ -5,7 +5,7 @@ import pytest
 
 from exporter.prove.draws import KINDS, drawn
 from signatures import Port, Signature
-from signatures.parity import random_feeds
+from signatures.feeds import random_feeds
 
 PORTS = (
     Port("x", "input", ("batch", "time", 5), time_axis=1),

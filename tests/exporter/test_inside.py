@@ -24,9 +24,9 @@ OTHERS = {
 def owners():
     """Name -> what has it."""
     x = keras.Input((None, 3))
-    lstm, both, add = layers.LSTM(2, return_sequences=True), layers.Bidirectional(layers.LSTM(2)), layers.Add()
+    lstm, both = layers.LSTM(2, return_sequences=True), layers.Bidirectional(layers.LSTM(2))
     y = lstm(layers.Masking()(x))
-    both(y), add([y, y])
+    both(y)
     found = {
         Private.DTYPE: x,
         Private.FUNCTIONAL: keras.Sequential([x, layers.LSTM(2)]),
@@ -34,7 +34,6 @@ def owners():
         Private.FUSED_LSTM: both,
         Private.HISTORY: x,
         Private.MASK: y,
-        Private.MERGE: add,
         Private.VARIABLE_DTYPE: keras.DTypePolicy("float32"),
     }
     return {name: found.get(name, lstm) for name in Private}

@@ -1,5 +1,6 @@
 """Every lowering gives what the float64 reference gives, for every kind of layer, masked or not, eagerly and traced."""
 
+import functools
 from dataclasses import replace
 
 import keras
@@ -90,6 +91,26 @@ def weights(recurrences):
     }
 
 
+@pytest.fixture(scope="module")
+def looped(recurrences, weights):
+    """Return a function that makes a graph of a loop, once for all tests that run it."""
+
+    @functools.cache
+    def graph_of(kind, rows, steps, schedule, masked):
+        recurrence, w = recurrences[kind], weights[kind, "loop"]
+        specs = [tf.TensorSpec([rows, steps, F]), *(tf.TensorSpec([rows, U]) for _ in recurrence.states)]
+        specs += [tf.TensorSpec([rows, steps], tf.bool)] if masked else []
+
+        @tf.function(input_signature=specs, autograph=False)
+        def graph(x, *rest):
+            states, valid = list(rest[: len(recurrence.states)]), rest[len(recurrence.states) :]
+            return loop.lower(recurrence, x, states, valid[0] if valid else None, w, schedule)
+
+        return graph
+
+    return graph_of
+
+
 def feeds(recurrence, rows, total, shape=(F,)):
     rng = np.random.default_rng(total)
     x = rng.standard_normal((rows, total, *shape)).astype(np.float32)
@@ -130,22 +151,13 @@ def test_the_block_boundaries_are_tried():
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES_TRIED)
 @pytest.mark.parametrize(("kind", "rows"), [("lstm", 1), ("gru", 3)])
-def test_groups_of_steps_give_what_single_ones_give(recurrences, weights, kind, rows, schedule, known, total, masked):
+def test_groups_of_steps_give_what_single_ones_give(recurrences, looped, kind, rows, schedule, known, total, masked):
     """T ends inside a group, a block, both or neither; T is known when the graph is made, or not."""
-    recurrence, w = recurrences[kind], weights[kind, "loop"]
-    x, states = feeds(recurrence, rows, total)
+    x, states = feeds(recurrences[kind], rows, total)
     mask = drawn_mask(masked, rows, total)
-    steps = total if known else None
-    specs = [tf.TensorSpec([rows, steps, F]), *(tf.TensorSpec([rows, U]) for _ in states)]
-    specs += [] if mask is None else [tf.TensorSpec([rows, steps], tf.bool)]
-
-    @tf.function(input_signature=specs, autograph=False)
-    def graph(x, *rest):
-        states, valid = list(rest[: len(recurrence.states)]), rest[len(recurrence.states) :]
-        return loop.lower(recurrence, x, states, valid[0] if valid else None, w, schedule)
-
+    graph = looped(kind, rows, total if known else None, schedule, mask is not None)
     got = graph(x, *states, *([] if mask is None else [mask]))
-    close(got, reference.run(recurrence, x, states, mask))
+    close(got, reference.run(recurrences[kind], x, states, mask))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES_TRIED)

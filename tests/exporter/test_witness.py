@@ -16,7 +16,7 @@ from exporter.prove import draws, reference, witness
 from signatures import Runner, Tolerance, check
 from signatures.contract import ArtifactInfo
 from signatures.errors import FeedError, ParityError, UnsupportedModel
-from signatures.golden import TIMES
+from signatures.golden import TIMES_NOISE
 
 F, U = 3, 4
 
@@ -301,7 +301,7 @@ def test_a_calm_model_keeps_its_normal_inputs_and_its_tolerance(plain):
     case = recorded(plain)
     assert set(case.inputs.values()) == {"normal", "special values"}
     for run in case.runs:
-        assert 0 < max(run.noise.values()) <= 1 / TIMES
+        assert 0 < max(run.noise.values()) <= 1 / TIMES_NOISE
         assert {case.tolerance.factor(value, run.noise[port]) for port, value in run.expect.items()} == {1}
 
 

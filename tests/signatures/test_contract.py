@@ -47,6 +47,22 @@ def test_a_carry_between_ports_that_do_not_exist_is_refused():
         Contract.from_json(replace(NO_STEP, signatures={"sequence": lost}).to_json())
 
 
+OVER_TIME = Port("y", "sequences", ("batch", "time", 4), time_axis=1)
+
+
+@pytest.mark.parametrize("delay", [{"y": -1}, {"h": 1}, {"nope": 1}, {"y": True}, {"y": 1.5}, {"y": 10**12}])
+def test_a_delay_that_no_output_can_have_is_refused(delay):
+    late = replace(SEQUENCE, outputs=(*SEQUENCE.outputs, OVER_TIME), delay=delay)
+    with pytest.raises(ArtifactError, match="not an export-lstm contract"):
+        Contract.from_json(replace(NO_STEP, signatures={"sequence": late}).to_json())
+
+
+def test_a_delay_and_how_many_steps_a_call_takes_survive():
+    late = replace(SEQUENCE, outputs=(*SEQUENCE.outputs, OVER_TIME), delay={"y": 3}, every=2)
+    read = Contract.from_json(replace(NO_STEP, signatures={"sequence": late}).to_json())
+    assert read.signatures["sequence"] == late
+
+
 @pytest.mark.parametrize(
     "changes",
     [

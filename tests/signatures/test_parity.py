@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from signatures import Case, ParityReport, Port, PortDiff, Run, Tolerance, check, parity
 from signatures.errors import ArtifactError
-from signatures.parity import compare, random_feeds
+from signatures.feeds import random_feeds
+from signatures.parity import compare
 
 STATES, STATES_IN = ("memory_h", "memory_c"), ("memory_h_in", "memory_c_in")
 EVERY_PORT = {"scores", "label", "memory_sequences", *STATES}
@@ -49,6 +50,21 @@ def test_every_call_that_the_artifact_has_is_tried(fake, names, checks):
     assert {d.check for d in report.diffs} >= checks
     for name in checks:
         assert {d.port for d in report.diffs if d.check == name} == EVERY_PORT
+
+
+def test_calls_are_of_a_multiple_of_what_the_contract_says(fake):
+    contract = fake.contract(names=("sequence",))
+    pairs = replace(contract, signatures={"sequence": replace(contract.signatures["sequence"], every=2)})
+    called = []
+
+    def noting(_, feeds):
+        called.append(feeds["x"].shape[1])
+        return fake.lstm(feeds)
+
+    assert check(fake.artifact(noting, contract=pairs)).ok
+    assert check(fake.artifact(noting, contract=pairs), fake.case(20)).ok
+    assert {total % 2 for total in called} == {0}
+    assert len(set(called)) > 5
 
 
 @pytest.mark.parametrize(
@@ -502,7 +518,7 @@ def test_noise_widens_nothing_where_the_model_is_calm_or_the_noise_is_large():
 
 def test_noise_is_held_against_the_range_of_all_samples_where_some_are_run(fake, monkeypatch):
     """Steps of long runs are those of one call, whose values may lie close to each other."""
-    monkeypatch.setattr(parity, "LONG", 3)
+    monkeypatch.setattr(parity, "ALL_STEPPED", 3)
     [run] = fake.case(4).runs
     run.feeds["x"][0] = 0.5
 

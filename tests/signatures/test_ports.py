@@ -1,5 +1,7 @@
 """Ports know their axes; feeds are refused for names, then shapes, then types, each in a sentence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,15 @@ ROWS2 = np.zeros((2, 6, 3), np.float32)
 )
 def test_a_bad_feed_is_refused_in_a_sentence(change, sentence):
     assert refusal(change) == f"sequence: {sentence}."
+
+
+def test_a_call_takes_a_multiple_of_some_time_steps():
+    pairs = replace(SIGNATURE, every=2)
+    pairs.check_feeds(good(total=6))
+    said = "sequence: input 'x' has 5 time steps; a call takes a multiple of 2."
+    with pytest.raises(FeedError) as refused:
+        pairs.check_feeds(good(total=5))
+    assert str(refused.value) == said
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ BOUNDED = ("hard_sigmoid", "keras2_hard_sigmoid", "sigmoid", "softsign", "tanh")
 """Activations within -1 and 1."""
 SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan2": spelling.atan2,
+    "BiasAdd": spelling.bias_add,
     "BitwiseAnd": spelling.bitwise_and,
     "Expm1": spelling.expm1,
     "FloorDiv": spelling.floor_div,

@@ -24,11 +24,13 @@ from ...memory.recurrence import Recurrence
 
 SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan": spelling.atan,
+    "BiasAdd": spelling.bias_add,
     "BitwiseAnd": spelling.bitwise_and,
     "Equal": spelling.equal,
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,
     "Log": spelling.log,
+    "MatMul": spelling.of_two,
     "NotEqual": spelling.equal,
     "Roll": spelling.roll,
     "Rsqrt": spelling.root_of_squares,
