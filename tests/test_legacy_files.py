@@ -10,7 +10,7 @@ import pytest
 import signatures
 from exporter import export
 
-FILES = Path(__file__).parent / "exporter" / "legacy"
+FILES = Path(__file__).parent / "exporter" / "read" / "legacy"
 # Every kind of file in one runtime; the ones with most in them in all.
 PAIRS = [(file.stem, "onnx") for file in sorted(FILES.glob("*.h5"))]
 PAIRS += [(name, target) for name in ("text", "stacked") for target in ("tflite", "savedmodel")]

@@ -7,7 +7,7 @@
 Everything around the loops stays Keras' own. In Keras 3 every recurrent layer gets its first state from
 `get_initial_state(batch_size)` unless the model gives one, and runs its loop in
 `inner_loop(sequences, initial_state, mask, training)`: these two methods are swapped on each instance while the model
-is called. Neither is meant for it; tests/exporter/test_swap.py runs them on the installed Keras.
+is called. Neither is meant for it; tests/exporter/model/test_swap.py runs them on the installed Keras.
 """
 
 import functools

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import deliver
+from exporter import deliver, export
 from exporter.deliver import check_free, clean, contract_beside, digest, joined, staged, strays
 from exporter.request import named_targets
 from signatures import Contract, Port, Signature, files
@@ -193,7 +193,7 @@ PRELUDE = """
 import itertools, json, os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-from exporter import deliver
+from exporter import deliver, export
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 
@@ -698,3 +698,17 @@ def test_where_the_contract_beside_an_artifact_is(tmp_path, monkeypatch, artifac
     (tmp_path / "m_savedmodel").mkdir()
     monkeypatch.chdir(tmp_path / "m_savedmodel")
     assert contract_beside(Path()) == tmp_path / "m.contract.json"
+
+
+def test_force_replaces_an_artifact_but_never_a_folder_of_something_else(tmp_path, golden_folder):
+    model = golden_folder / "stacked" / "model.keras"
+    (tmp_path / "model.tflite").mkdir()
+    (tmp_path / "model.tflite" / "keep.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is a folder, and not a SavedModel"):
+        export(model, "tflite", f"{tmp_path}/", force=True)
+    assert (tmp_path / "model.tflite" / "keep.txt").read_text() == "mine"
+    for _ in range(2):
+        export(model, "savedmodel", f"{tmp_path}/", force=True, check=False)
+    (tmp_path / "other_savedmodel").write_text("a file")
+    export(model, "savedmodel", tmp_path / "other_savedmodel", force=True, check=False)
+    assert (tmp_path / "other_savedmodel" / "saved_model.pb").is_file()

@@ -507,7 +507,7 @@ def make_seeds(folder: Path) -> None:
         shutil.copy(ROOT / "golden" / name / "model.keras", model)
         load(model).model.save(folder / f"{name}.h5")
         export(model, "all", folder, check=False)
-    for path in (ROOT / "tests" / "exporter" / "legacy").glob("*.h5"):
+    for path in (ROOT / "tests" / "exporter" / "read" / "legacy").glob("*.h5"):
         shutil.copy(path, folder / f"old_{path.name}")
 
 

@@ -3,6 +3,7 @@
 import keras
 import pytest
 import tensorflow as tf
+from custom import Around
 from keras import Input, layers, ops
 
 from exporter.model.function import Model
@@ -167,21 +168,10 @@ def test_a_recurrence_on_a_strided_clock_is_not_on_the_models(scramble):
     assert found.no_step is not None
 
 
-class To(layers.Layer):
-    """A layer of one's own around some operations."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def call(self, x):
-        return self.function(x)
-
-
 def bands(x, major=False):
     """Fold [B, T, 4, F] into the batch: a sample's bands in a row, or all samples band after band."""
     axes = (2, 0, 1, 3) if major else (0, 2, 1, 3)
-    return To(lambda x: tf.reshape(tf.transpose(x, axes), [-1, tf.shape(x)[1], x.shape[-1]]))(x)
+    return Around(lambda x: tf.reshape(tf.transpose(x, axes), [-1, tf.shape(x)[1], x.shape[-1]]))(x)
 
 
 @pytest.mark.parametrize(("major", "lead"), [(False, "batch * 4"), (True, "4 * batch")])
@@ -223,9 +213,11 @@ def test_a_layer_starts_anew_where_time_is_what_is_folded(scramble):
 
 def test_rows_that_mix_samples_are_refused():
     x = Input((None, 2, F), name="x")
-    mixed = To(lambda x: tf.gather(tf.reshape(x, [-1, tf.shape(x)[1], F]), tf.range(2 * tf.shape(x)[0]) * 2 // 3))(x)
+    mixed = Around(lambda x: tf.gather(tf.reshape(x, [-1, tf.shape(x)[1], F]), tf.range(2 * tf.shape(x)[0]) * 2 // 3))(
+        x
+    )
     with pytest.raises(UnsupportedModel, match="layer 'lstm' has rows that mix the samples"):
-        survey(Model(keras.Model(x, {"h": lstm(mixed), "x": To(lambda y: y[..., 0])(x)})))
+        survey(Model(keras.Model(x, {"h": lstm(mixed), "x": Around(lambda y: y[..., 0])(x)})))
 
 
 @pytest.mark.parametrize("batch", [1, 2])

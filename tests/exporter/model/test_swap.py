@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from custom import Averaged
 from keras import Input, layers, ops
 
 from exporter.memory.convert import convert
@@ -388,24 +389,12 @@ def backwards():
     return keras.Model(x, [y, h, c])
 
 
-class Averaged(layers.Layer):
-    """A cell of one's own: its output is none of its two states."""
-
-    state_size = (4, 2)
-    output_size = 4
-
-    def call(self, x, states):
-        h, seen = states
-        h = ops.tanh(0.5 * h + ops.sum(x, -1, keepdims=True))
-        return h * seen[:, :1], (h, seen + 1)
-
-
 def cells():
     x = Input((None, F))
-    own = layers.RNN(Averaged(), return_sequences=True, name="own")(x)
-    one = layers.RNN(layers.GRUCell(3), name="one")(own)
-    many = layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(5)], return_state=True, name="many")(own)
-    return keras.Model(x, [own, one, *keras.tree.flatten(many)])
+    first = layers.RNN(Averaged(), return_sequences=True, name="own")(x)
+    one = layers.RNN(layers.GRUCell(3), name="one")(first)
+    many = layers.RNN([layers.LSTMCell(2), layers.SimpleRNNCell(5)], return_state=True, name="many")(first)
+    return keras.Model(x, [first, one, *keras.tree.flatten(many)])
 
 
 def inside_time_distributed():

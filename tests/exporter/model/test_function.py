@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from custom import Echo
 from keras import Input, layers
 
 from exporter.memory.recurrence import Recurrence
@@ -310,16 +311,6 @@ def test_states_are_carried_to_the_ports_they_came_from():
 )
 def test_a_call_continues_when_every_state_comes_from_a_port(own, given, continues):
     assert call(own, given).continues is continues
-
-
-class Echo(layers.Layer):
-    """A cell of one's own."""
-
-    state_size = output_size = 4
-
-    def call(self, x, states):
-        h = keras.ops.tanh(0.5 * states[0] + keras.ops.sum(x, -1, keepdims=True))
-        return h, [h]
 
 
 DECODERS = {

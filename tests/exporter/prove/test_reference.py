@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from custom import Averaged, Echo
 from keras import layers
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -130,34 +131,6 @@ def test_huge_inputs_saturate_without_overflow(recurrence, feeds):
     assert np.isfinite(last_c).all()
     assert np.abs(sequences).max() <= 1
     assert np.abs(last_h).max() > 0.5
-
-
-class Averaged(layers.Layer):
-    """A cell of one's own: its output is none of its states, whose sizes differ."""
-
-    state_size = (U, 2)
-    output_size = 2 * U
-
-    def build(self, shape):
-        self.kernel = self.add_weight(shape=(shape[-1], U), name="kernel")
-
-    def call(self, x, states):
-        h, seen = states
-        h = keras.ops.tanh(x @ self.kernel + 0.5 * h)
-        return keras.ops.concatenate([h, h * seen[:, :1]], -1), [h, seen + keras.ops.sum(x, -1, keepdims=True)]
-
-
-class Echo(layers.Layer):
-    """A cell of one's own with one state, which it also gives."""
-
-    state_size = U
-
-    def build(self, shape):
-        self.kernel = self.add_weight(shape=(shape[-1], U), name="kernel")
-
-    def call(self, x, states):
-        h = keras.ops.tanh(x @ self.kernel + 0.5 * states[0])
-        return h, [h]
 
 
 def film(layer, **options):
