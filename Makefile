@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test fuzz bench bench-quick docs lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test test-fast fuzz bench bench-quick docs lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -28,6 +28,9 @@ demo: $(STAMP) ## export the speech model three ways, prove it, stream a recordi
 
 test: $(STAMP) ## run all tests, two at a time: each process takes 1.5 GB
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: $(STAMP) ## run the tests that take half a minute, for the inner loop
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m fast
 
 SECONDS := 600
 fuzz: $(STAMP) ## throw mutants of models and artifacts at their readers, ten minutes (SECONDS=600)

@@ -12,6 +12,13 @@ import pytest
 CASE_OF = ("name", "case")
 """Parameters of tests that name a golden case."""
 
+FAST = (
+    *("signatures", "exporter/memory", "exporter/targets", "exporter/test_inside.py", "exporter/test_tables.py"),
+    *("exporter/lower/test_masking.py", "exporter/lower/test_plan.py", "exporter/model/test_boundary.py"),
+    *("exporter/prove/test_draws.py", "exporter/prove/test_reference.py"),
+)
+"""Where the tests are that `make test-fast` runs."""
+
 ROOT = Path(__file__).parent.parent
 TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 """Golden case -> the targets it has, where that is not all."""
@@ -19,12 +26,15 @@ TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Let one worker run all tests of a golden case: what it exports is shared within a process."""
+    """Let one worker run all tests of a golden case, or of a module that names none: it exports once what they share."""
+    here = Path(__file__).parent
     for item in items:
-        given = item.callspec.params if hasattr(item, "callspec") else {}
-        named = next((given[parameter] for parameter in CASE_OF if parameter in given), None)
-        if "exported" in item.fixturenames and isinstance(named, str):
-            item.add_marker(pytest.mark.xdist_group(named))
+        if any(item.path.is_relative_to(here / place) for place in FAST):
+            item.add_marker(pytest.mark.fast)
+        if "exported" in item.fixturenames:
+            given = item.callspec.params if hasattr(item, "callspec") else {}
+            cases = (given[name] for name in CASE_OF if isinstance(given.get(name), str))
+            item.add_marker(pytest.mark.xdist_group(next(cases, item.path.stem)))
 
 
 @pytest.fixture(scope="session")

@@ -765,6 +765,7 @@ REFUSED = {
         "layers.CategoryEncoding": "DenseBincount",
         "layers.CategoryEncoding: count": "DenseBincount",
         "layers.Conv3D: 4, 2, groups=2": "Conv3D",
+        "layers.Conv3D: channels first": "Conv3D",
         "layers.MaxPooling3D: 3, 2, padding=same": "MaxPool3D",
         "layers.AveragePooling3D: 3, 2, padding=same": "AvgPool3D",
         "layers.AdaptiveMaxPooling3D: 2": "MaxPool3D",

@@ -9,6 +9,7 @@ where the parts in brackets are there for masks only. ONNX's LSTM has gate order
 and recurrent biases stand one after the other; layout is 0, the only one ONNX Runtime runs.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
 
     handlers = {PLACEHOLDER: native, **HANDLERS}
-    with _refusing(), _keeping_casts():
+    with _refusing(), _optimizing():
         held = _holding_nothing(function)
         model, _ = tf2onnx.convert.from_function(
             held,
@@ -145,14 +146,28 @@ def _without_compiled(definition: Any) -> Any:
 
 
 @contextmanager
-def _keeping_casts() -> Iterator[None]:
-    """Keep tf2onnx from making one cast of two: what the first one rounds or cuts off would come back."""
+def _optimizing() -> Iterator[None]:
+    """Have tf2onnx optimize a graph as it should.
+
+    It would make one cast of two: what the first one rounds or cuts off would come back. And it would copy the graph
+    before each of its passes, in case one fails, which takes longer than they do; it does so only if one has failed.
+    """
+
+    def optimize(graph: Any, catch_errors: bool, optimizers: Any) -> Any:
+        try:
+            return optimize_graph(copy.deepcopy(graph), False, optimizers)
+        except Exception:  # noqa: BLE001 - whatever its own code raises
+            return optimize_graph(graph, True, optimizers)
+
     with LOCK:  # the table is every thread's
-        optimize = back_to_back_optimizer._func_map.pop(("Cast",))
+        optimize_graph = tf2onnx.optimizer.optimize_graph
+        casts = back_to_back_optimizer._func_map.pop(("Cast",))
+        tf2onnx.optimizer.optimize_graph = optimize
         try:
             yield
         finally:
-            back_to_back_optimizer._func_map[("Cast",)] = optimize
+            back_to_back_optimizer._func_map[("Cast",)] = casts
+            tf2onnx.optimizer.optimize_graph = optimize_graph
 
 
 def ops(path: Path) -> Counter[str]:
