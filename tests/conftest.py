@@ -26,7 +26,7 @@ TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Let one worker run all tests of a golden case, or of a module that names none: it exports once what they share."""
+    """Let one worker run all tests of a golden case, or of a module that names none: what they share is made once."""
     here = Path(__file__).parent
     for item in items:
         if any(item.path.is_relative_to(here / place) for place in FAST):

@@ -144,11 +144,15 @@ class Target:
     def check_used(self, choice: "Choice", plans: "Sequence[Plan]") -> None:
         """Refuse a lowering that the target takes but no call of the model has a use for.
 
+        Args:
+            choice: What was asked for.
+            plans: How each call is run, but for those of single steps, which know one way only.
+
         Raises:
             UnsupportedModel: With the reasons of what would be run instead.
         """
         if choice in self.choices and all(each.lowering != choice for each in plans):
-            instead = " or ".join(dict.fromkeys(each.reason for each in plans))
+            instead = " or ".join(dict.fromkeys(each.reason for each in plans)) or "one time step at a time"
             raise UnsupportedModel(
                 f"lowering {choice!r} has no use in the {self.name} artifact, whose calls are: {instead}.\n"
                 "  Leave --lowering out."

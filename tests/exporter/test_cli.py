@@ -172,6 +172,10 @@ REFUSED = {
         ("good.keras", "--to", "savedmodel", "--no-check", "--lowering", "xla", "--signatures", "step"),
         "lowering 'xla' has no use",
     ),
+    "unrolling one step": (
+        ("good.keras", "--to", "tflite", "--no-check", "--lowering", "unrolled", "--signatures", "step"),
+        "lowering 'unrolled' has no use in the tflite artifact, whose calls are: one time step at a time",
+    ),
     "time where no input has such an axis": (("axisless.keras", "--to", "onnx", "--time", "16"), "no input has a time"),
     "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
     "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
