@@ -7,9 +7,7 @@ once, and what a native library does to its process it does to a child (see chil
 
 import json
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -592,7 +590,7 @@ def _names_of_several_lines() -> Iterator[str]:
 def running(verbose: bool, quiet: bool) -> Iterator[Session]:
     """Run a command: show its progress, answer signals, turn errors into a sentence and exit code 1."""
     session = Session(verbose, quiet)
-    with answering(session.stop), session.status or nullcontext():
+    with child.answering(session.stop), session.status or nullcontext():
         try:
             try:
                 Path.cwd()
@@ -612,17 +610,3 @@ def running(verbose: bool, quiet: bool) -> Iterator[Session]:
         session.say(text, kind)
         session.end_if_late()
         sys.exit(1)
-
-
-@contextmanager
-def answering(stop: Callable[[int, object], None]) -> Iterator[None]:
-    """Answer the signals that ask the program to end, but for those that whoever started it has it ignore."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        chosen = [each for each in child.SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
-        before = {each: signal.signal(each, stop) for each in chosen}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

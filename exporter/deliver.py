@@ -21,7 +21,6 @@ import signal
 import stat
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +30,7 @@ from signatures import files
 from signatures.contract import ArtifactInfo, Contract
 from signatures.errors import ArtifactError, OutputError
 
-from .child import SIGNALS
+from .child import answering
 from .targets import TARGETS, Target
 
 CONTRACT = ".contract.json"
@@ -385,16 +384,10 @@ def _locked(folder: Path) -> Iterator[None]:
 def _undisturbed() -> Iterator[None]:
     """Let signals that ask the program to end wait for a moment, then answer them as before."""
     came: list[int] = []
-    before = {}
     try:
-        if threading.current_thread() is threading.main_thread():
-            for each in SIGNALS:
-                if signal.getsignal(each) not in (signal.SIG_IGN, None):
-                    before[each] = signal.signal(each, lambda number, frame: came.append(number))
-        yield
+        with answering(lambda number, frame: came.append(number)):
+            yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
         for number in came:
             signal.raise_signal(number)
 

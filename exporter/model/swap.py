@@ -11,6 +11,7 @@ is called. Neither is meant for it; tests/exporter/model/test_swap.py runs them 
 """
 
 import functools
+import logging
 import re
 import threading
 import warnings
@@ -145,6 +146,7 @@ def call(
     carrying = {id(layer) for layer, _ in layers.values()}
     with LOCK, ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(_without_advice())
         # A layer that knows no masks drops them, as in any call of the model.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)
         for prefix, (layer, recurrence) in {**layers, **repeated}.items():
@@ -348,6 +350,21 @@ def _joined(mask: Tensor | None, lengths: Tensor | None, sequences: Tensor) -> T
         return mask
     valid = tf.sequence_mask(lengths, tf.shape(sequences)[1])
     return valid if mask is None else tf.logical_and(valid, mask)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep TensorFlow from warning of functions that are traced anew: Keras' for convolutions in groups, loops here."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 @contextmanager
