@@ -19,7 +19,7 @@ import numpy as np
 from signatures import Contract, Signature
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError
 from signatures.feeds import random_feeds
-from signatures.ports import Array, factors, time_dims
+from signatures.ports import TIME, Array, factors, time_dims
 from signatures.runtimes import open as open_runner
 from signatures.runtimes import own, target_of
 
@@ -159,7 +159,7 @@ def plain_feeds(signature: Signature, dims: Mapping[str, int], total: int) -> di
         total: How many of them.
     """
     names = [factors(dim)[0] for port in signature.inputs for dim in port.shape if isinstance(dim, str)]
-    steps = dict.fromkeys(["time", *names], total)
+    steps = dict.fromkeys([TIME, *names], total)
     return random_feeds(signature.inputs, {**steps, **dims}, np.random.default_rng(0), plain=True)
 
 

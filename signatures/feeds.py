@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from .ports import Array, Port
+from .ports import TIME, Array, Port
 
 HOLES = 0.2
 """Share of time steps that are all zero, so that a model with a Masking layer has something to mask."""
@@ -25,7 +25,7 @@ def random_feeds(
     for port in ports:
         shape = [int(d) for d in port.sized(dims)]
         if port.role == "lengths":
-            drawn = np.full(shape, dims["time"]) if plain else rng.integers(0, dims["time"] + 1, shape)
+            drawn = np.full(shape, dims[TIME]) if plain else rng.integers(0, dims[TIME] + 1, shape)
         elif port.role == "state" and plain:
             drawn = port.at_start(dims)
         elif np.issubdtype(np.dtype(port.dtype), np.integer):

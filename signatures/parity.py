@@ -17,7 +17,7 @@ from .contract import LENGTHS
 from .errors import ArtifactError
 from .feeds import random_feeds
 from .golden import TIMES_NOISE, Case, Run, Tolerance
-from .ports import Array, Feeds, by_samples, factors, show, time_dims
+from .ports import TIME, Array, Feeds, by_samples, factors, show, time_dims
 from .runner import Runner
 from .stream import cut, join
 
@@ -258,13 +258,13 @@ def _calls(runner: Runner, run: Run) -> list[tuple[str, dict[str, Array]]]:
     calls: list[tuple[str, dict[str, Array]]] = []
     signatures = runner.contract.signatures
     first = signature.samples(feeds, slice(runner.dims.get("batch", rows)))  # those of one call
-    if "sequence" in signatures and runner.dims.get("time", total) == total:
+    if "sequence" in signatures and runner.dims.get(TIME, total) == total:
         calls += [("sequence", _by_rows(runner, feeds, _whole)), ("repeat", _by_rows(runner, first, _whole))]
     if runner.contract.no_step is None:
         if "step" in signatures:
             stepped = feeds if total <= ALL_STEPPED else first
             calls.append(("steps", _by_rows(runner, stepped, lambda r, f: _pushed(r, f, [every] * (total // every)))))
-        by_steps = "sequence" not in signatures or "time" in runner.dims  # which was just done
+        by_steps = "sequence" not in signatures or TIME in runner.dims  # which was just done
         if not by_steps or ("step" in signatures and total <= ALL_STEPPED):
             calls.append(("chunks", _by_rows(runner, feeds, lambda r, f: _pushed(r, f, _chunks(total, every)))))
     return calls
@@ -303,7 +303,7 @@ def _by_rows(runner: Runner, feeds: Feeds, call: Callable[[Runner, Feeds], dict[
 def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     """A stream that was used and reset gives bit for bit what a new one gives."""
     signature = next(iter(runner.contract.signatures.values()))
-    free = "time" not in runner.dims or "step" in runner.contract.signatures
+    free = TIME not in runner.dims or "step" in runner.contract.signatures
 
     def pushed(used: bool, r: Runner, feeds: Feeds) -> dict[str, Array]:
         stream = r.stream(signature.count(feeds))
@@ -332,7 +332,7 @@ def _own_case(runner: Runner) -> Case:
     runs = []
     for call in calls:
         dims = {**call, "batch": 2, **runner.dims}
-        wanted = {d for port in signature.inputs for d in (*port.shape, *(("time",) if port.role == LENGTHS else ()))}
+        wanted = {d for port in signature.inputs for d in (*port.shape, *((TIME,) if port.role == LENGTHS else ()))}
         names = {factors(d)[0] for d in wanted if isinstance(d, str)}
         if unknown := sorted(names - set(dims)):
             raise ArtifactError(f"its contract has no size to try for the dimension {unknown[0]!r}.")

@@ -17,6 +17,9 @@ from .errors import FeedError
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 Dim = int | str
+TIME = "time"
+"""The dimension that counts the time steps of the first recurrent layer; that of other clocks is time_<input>."""
+
 Role = Literal["input", "lengths", "state", "sequences", "output"]
 
 

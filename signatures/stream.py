@@ -7,7 +7,7 @@ import numpy as np
 
 from .contract import LENGTHS, Contract
 from .errors import FeedError
-from .ports import Array, Feeds, Port, Signature, show
+from .ports import TIME, Array, Feeds, Port, Signature, show
 
 
 class Stream:
@@ -99,7 +99,7 @@ class Stream:
             raise FeedError(f"All inputs with a time axis take the same number of time steps; got {sorted(lengths)}.")
         [total] = lengths
         signature = self._signature_for(total)
-        chunk = signature.dims.get("time", self._dims.get("time", total))
+        chunk = signature.dims.get(TIME, self._dims.get(TIME, total))
         if total % chunk:
             raise FeedError(f"{signature.name}: {total} time steps were pushed; push a multiple of {chunk}.")
         state, pieces = dict(self.state), []
@@ -114,7 +114,7 @@ class Stream:
         """Return the signature that runs `total` steps in the fewest calls."""
         signatures = self._contract.signatures
         sequence, step = signatures.get("sequence"), signatures.get("step")
-        fits = total % self._dims.get("time", total) == 0
+        fits = total % self._dims.get(TIME, total) == 0
         if sequence is None or (step is not None and (total == 1 or not fits)):
             return step or self._ports
         return sequence

@@ -17,7 +17,7 @@ import numpy as np
 
 from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel, one_line
-from signatures.ports import Dim, Port
+from signatures.ports import TIME, Dim, Port
 
 from ..memory.recurrence import Recurrence, port_dtype
 from . import law, reach, swap
@@ -202,7 +202,7 @@ def survey(model: Model) -> Survey:
         order=order,
         tried={name: (found[0], found[1]) for name, found in sizes.items()},
         no_step=no_step,
-        one_clock=set(clocked) == {"time"},
+        one_clock=set(clocked) == {TIME},
         proven=proven,
     )
 
@@ -402,8 +402,8 @@ def _names(clocks: Sequence[Clock], trials: Sequence[Trial], ran: Sequence[tuple
     first = next((k for k, found in enumerate(sizes) if found in ran), 0)
     same = len(set(sizes)) == 1 and len(clocks) > 1  # as declared: they can't be told apart
     if same:
-        return {"time": [axis for clock in clocks for axis in clock]}
-    return {"time" if k == first else f"time_{clock[0][0]}": clock for k, clock in enumerate(clocks)}
+        return {TIME: [axis for clock in clocks for axis in clock]}
+    return {TIME if k == first else f"time_{clock[0][0]}": clock for k, clock in enumerate(clocks)}
 
 
 def _leads(model: Model, trials: Sequence[Trial], flexible: bool) -> dict[str, str]:

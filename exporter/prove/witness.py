@@ -16,7 +16,7 @@ from signatures.contract import Contract
 from signatures.errors import ParityError, UnsupportedModel
 from signatures.golden import TIMES_NOISE, Case, Run, Tolerance
 from signatures.parity import PortDiff, compare, shares
-from signatures.ports import Array, Port, Signature, by_samples, factors, time_dims
+from signatures.ports import TIME, Array, Port, Signature, by_samples, factors, time_dims
 
 from ..memory.recurrence import Recurrence
 from ..model.function import Model
@@ -60,7 +60,7 @@ def totals_for(survey: Survey) -> tuple[int, ...]:
     """Return numbers of time steps to record: short and odd ones where the model can be stepped, else ones it takes."""
     if survey.no_step is None:
         return (1, 2, 7, 40)
-    short, long = survey.tried.get("time", (0, 0))
+    short, long = survey.tried.get(TIME, (0, 0))
     return (short, long, long + 24) if survey.flexible else (short,)
 
 
@@ -95,7 +95,7 @@ def record(
         signature.check_feeds(given, dims)
         attempts = [recorder.run_on("feeds", "the user's own", given)]
     else:
-        fixed = recorder.dims.get("time")
+        fixed = recorder.dims.get(TIME)
         wanted = list(totals) if fixed is None else [fixed]
         attempts = [recorder.run_of(total) for total in wanted]
         few = 7 if fixed is None and contract.no_step is None else min(wanted)
