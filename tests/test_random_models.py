@@ -303,6 +303,5 @@ def test_no_random_model_gives_a_wrong_number(part, tmp_path):
         tried(spec, tmp_path, outcomes)
 
     every()
-    assert sum(outcomes.values()) >= EXAMPLES // PARTS
-    print(dict(outcomes))
-    assert outcomes["exported"] >= 0.8 * sum(outcomes.values()), outcomes
+    assert set(outcomes) == {"exported"}, outcomes  # what is drawn here every target takes
+    assert outcomes["exported"] >= EXAMPLES // PARTS
