@@ -302,7 +302,8 @@ def _calls(path: Path, contract: Contract, totals: Sequence[int]) -> Iterator[tu
         axes = time_dims(signature.inputs)
         fixed = max((sizes[axis] for axis in axes if axis in sizes), default=1)
         if set(axes) - set(sizes):
-            yield from ((name, total) for total in totals or TOTALS)
+            usual = [-(-total // signature.every) * signature.every for total in TOTALS]
+            yield from ((name, total) for total in totals or usual)
         elif (name == "step" and "sequence" in contract.signatures) or set(totals) <= {fixed}:
             yield name, fixed
         elif not axes:

@@ -317,10 +317,10 @@ def _signals_blocked() -> Iterator[None]:
 def answering(stop: Callable[[int, object], None]) -> Iterator[None]:
     """Answer the signals that ask the program to end, but for those that whoever started it has it ignore."""
     before = {}
-    if threading.current_thread() is threading.main_thread():
-        chosen = [each for each in SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
-        before = {each: signal.signal(each, stop) for each in chosen}
     try:
+        for each in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+            if signal.getsignal(each) not in (signal.SIG_IGN, None):
+                before[each] = signal.signal(each, stop)
         yield
     finally:
         for each, handler in before.items():

@@ -53,7 +53,7 @@ class Private(StrEnum):
     """Of a policy: the type of weights."""
 
 
-def _of(target: Any, name: Private) -> Any:
+def read(target: Any, name: Private) -> Any:
     """Return a private attribute.
 
     Raises:
@@ -100,40 +100,40 @@ def replaced(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
 
 def functional_of(model: Any) -> Any:
     """Return the functional graph of a Functional or Sequential model; None for a subclassed one."""
-    inner = _of(model, Private.FUNCTIONAL) if isinstance(model, keras.Sequential) else model
+    inner = read(model, Private.FUNCTIONAL) if isinstance(model, keras.Sequential) else model
     return inner if isinstance(inner, Functional) else None
 
 
 def held(layer: Any) -> Sequence[Any]:
     """Return the layers that a layer holds itself."""
-    layers: Sequence[Any] = _of(layer, Private.LAYERS)
+    layers: Sequence[Any] = read(layer, Private.LAYERS)
     return layers
 
 
 def flattened(model: Any) -> list[Any]:
     """Return a model and every layer inside it, those of other layers too."""
-    return list(_of(model, Private.FLATTEN)(include_self=True, recursive=True))
+    return list(read(model, Private.FLATTEN)(include_self=True, recursive=True))
 
 
 def arguments(model: Any) -> Mapping[str, Any]:
     """Return the parameters of a model's call by name."""
-    parameters: Mapping[str, Any] = _of(model, Private.SIGNATURE).parameters
+    parameters: Mapping[str, Any] = read(model, Private.SIGNATURE).parameters
     return parameters
 
 
 def takes_mask(layer: Any) -> bool:
     """Whether a layer's call takes a mask."""
-    return bool(_of(layer, Private.TAKES_MASK))
+    return bool(read(layer, Private.TAKES_MASK))
 
 
 def calls(operation: Any) -> list[tuple[Any, Any]]:
     """Return the positional and named arguments of each call of a layer or operation in functional models."""
-    return [(node.arguments.args, node.arguments.kwargs) for node in _of(operation, Private.CALLS)]
+    return [(node.arguments.args, node.arguments.kwargs) for node in read(operation, Private.CALLS)]
 
 
 def source(tensor: Any) -> str:
     """Return the name of the operation that gives a symbolic tensor."""
-    return str(_of(tensor, Private.HISTORY).operation.name)
+    return str(read(tensor, Private.HISTORY).operation.name)
 
 
 def masked(tensor: Any, mask: Any) -> Any:

@@ -302,7 +302,13 @@ def _plan(runs: Runs, target: Target, graphs: Mapping[str, Signature], choice: C
         }
         for name, graph in graphs.items()
     }
-    target.check_used(choice, [chosen for name, calls in plans.items() if name != "step" for chosen in calls.values()])
+    several = [
+        plans[name][call]
+        for name, graph in graphs.items()
+        for call, (_, time, _) in runs.items()
+        if _known(time, graph.dims) != 1
+    ]
+    target.check_used(choice, several)
     return plans
 
 

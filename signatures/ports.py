@@ -129,7 +129,8 @@ class Signature:
         carries: Which outputs are fed back as which inputs.
         dims: Dimensions this signature fixes, {"time": 1} for `step`.
         every: A call takes a multiple of this many time steps.
-        delay: Output -> how many rows later than the model gives it on a whole recording; what isn't named isn't late.
+        delay: Output over time -> how many rows later than the model gives it on a whole recording; what isn't named
+            isn't late. It is told to whoever reads the outputs: neither streams nor checks shift them.
     """
 
     name: str

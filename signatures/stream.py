@@ -115,7 +115,7 @@ class Stream:
         signatures = self._contract.signatures
         sequence, step = signatures.get("sequence"), signatures.get("step")
         fits = total % self._dims.get(TIME, total) == 0
-        if sequence is None or (step is not None and (total == 1 or not fits)):
+        if sequence is None or (step is not None and (total == step.dims.get(TIME, 1) or not fits)):
             return step or self._ports
         return sequence
 

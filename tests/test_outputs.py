@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from custom import Around
 from keras import Input, layers, ops
 
 import signatures
@@ -39,6 +40,24 @@ def test_outputs_are_the_models_own_at_any_length(name, tmp_path):
         want = keras.tree.flatten(model(feed))
         for port, value in zip(runner.contract.outputs, want, strict=True):
             np.testing.assert_allclose(got[port], value, atol=1e-5)
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_branch_that_gives_a_state_now_and_then_is_no_state(sequences, tmp_path):
+    """Where a run takes it, the output is the very tensor that is a port."""
+    x = Input((None, 3), name="x")
+    y = layers.LSTM(3, use_bias=False, return_sequences=sequences, name="l")(x)
+    spoken = Around(lambda y: ops.cond(ops.max(ops.abs(y)) > 0.95, lambda: 0 * y, lambda: y))(y)
+    model = keras.Model(x, spoken)
+    model.set_weights([np.ones(w.shape, w.dtype) for w in model.get_weights()])
+    for artifact in export(model, ["savedmodel", "onnx"], f"{tmp_path}/", signatures=["sequence"]):
+        runner = signatures.open(artifact.path)
+        state = runner.contract.signatures["sequence"].initial_state(1)
+        for size in (-0.01, 9):
+            feed = np.full((1, 9, 3), size, np.float32)
+            got = runner.run("sequence", {"x": feed, **state})[runner.contract.outputs[0]]
+            np.testing.assert_allclose(got, model(feed), atol=1e-5)
+            assert bool(got.any()) == (size < 1)
 
 
 def test_a_state_that_is_an_input_goes_on_under_a_mask(tmp_path):

@@ -169,3 +169,17 @@ def test_tflite_has_no_rsqrt_by_whatever_code_it_is_told():
     interpreter.invoke()
     given = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     np.testing.assert_allclose(given, [0.5 + 5**-0.5, 2 + 1.25**-0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "shape"), [("Conv1D", (4,)), ("Conv2D", (6, 6, 2))])
+def test_a_dilated_convolution_is_one_op(layer, shape, tmp_path):
+    """tf.nn.convolution moves what it skips into the batch and back, which converters leave for an open T."""
+    import keras
+
+    inner = getattr(keras.layers, layer)(3, 2, dilation_rate=2, padding="same")
+    around = inner if layer == "Conv1D" else keras.layers.TimeDistributed(inner)
+    flat = keras.layers.TimeDistributed(keras.layers.Flatten())
+    model = keras.Sequential([keras.Input((None, *shape)), around, flat, keras.layers.LSTM(2)])
+    for artifact in export(model, "all", f"{tmp_path}/"):
+        assert artifact.parity.ok
+        assert not [op for op in artifact.ops if "tobatch" in op.lower().replace("_", "")]

@@ -89,6 +89,39 @@ def kept(*kinds: str) -> Iterator[None]:
         _KEPT.reset(before)
 
 
+@contextmanager
+def whole_convolutions() -> Iterator[None]:
+    """Have a dilated convolution be one op, as TensorFlow, TFLite and ONNX have it.
+
+    Given   SpaceToBatchND(x) -> Conv2D -> BatchToSpaceND       which tf.nn.convolution makes on a CPU
+    Result  Conv2D(x) with dilations
+    """
+    convolution = tf.nn.convolution
+
+    def whole(
+        x: Tensor, filters: Tensor, strides: Any = None, padding: str = "VALID", data_format: str | None = None,
+        dilations: Any = None, name: str | None = None,
+    ) -> Tensor:  # fmt: skip
+        spatial = len(x.shape) - 2
+        apart, steps = (np.broadcast_to(1 if each is None else each, spatial) for each in (dilations, strides))
+        last = data_format is None or data_format.endswith("C")
+        if spatial not in (1, 2) or (apart == 1).all() or not last or x.shape[-1] != filters.shape[-2]:
+            return convolution(x, filters, strides, padding, data_format, dilations, name)
+        if padding == "SAME":  # which ONNX Runtime doesn't know for dilated ones; these have no strides
+            wide = [int(d) * (k - 1) for d, k in zip(apart, filters.shape, strict=False)]
+            x = tf.pad(x, [[0, 0], *([n // 2, n - n // 2] for n in wide), [0, 0]])
+        x, kernel = (tf.expand_dims(x, 1), tf.expand_dims(filters, 0)) if spatial == 1 else (x, filters)
+        rest = [1] * (3 - spatial)
+        y = tf.nn.conv2d(x, kernel, [*rest, *steps, 1], "VALID", dilations=[*rest, *apart, 1], name=name)
+        return tf.squeeze(y, [1]) if spatial == 1 else y
+
+    tf.nn.convolution = whole
+    try:
+        yield
+    finally:
+        tf.nn.convolution = convolution
+
+
 def atan2(operation: Operation) -> Tensor:
     """Spell Atan2 by Atan, by quadrants: the sign of a zero counts."""
     y, x = operation.inputs
@@ -113,7 +146,7 @@ def atan(operation: Operation) -> Tensor:
 def bias_add(operation: Operation) -> Tensor | None:
     """Spell BiasAdd along the second axis as Add: TFLite lays it out wrongly, tf2onnx where the bias is computed."""
     x, bias = operation.inputs
-    if operation.attributes["data_format"].s != b"NCHW":
+    if operation.attributes["data_format"].s != b"NCHW" or x.shape.rank is None:
         return None
     return x + tf.reshape(bias, [-1, *[1] * (x.shape.rank - 2)])
 

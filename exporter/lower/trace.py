@@ -18,7 +18,7 @@ from ..model.swap import LOCK, Call
 from . import native
 from .lowering import LOWERINGS, run
 from .plan import Plan, Plans
-from .spelling import Spelling, kept, spelled
+from .spelling import Spelling, kept, spelled, whole_convolutions
 
 
 @dataclass
@@ -64,7 +64,6 @@ def trace(
             keeps a state of its own or a table.
     """
     traced = Traced({}, tf.Module())
-    weights = _weights(model, survey, plans)
 
     def compute(made: Call, chosen: Plan) -> tuple[Any, list[Any]]:
         recurrence, x, mask = made.recurrence, made.sequences, made.mask
@@ -82,7 +81,7 @@ def trace(
     def graph(signature: Signature, chosen: Mapping[str, Plan]) -> Any:
         def ports(*tensors: Any) -> dict[str, Any]:
             feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
-            with LOCK, spelled(spellings):
+            with LOCK, spelled(spellings), whole_convolutions():
                 found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
             return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
@@ -90,6 +89,7 @@ def trace(
         return tf.function(ports, input_signature=specs, autograph=False).get_concrete_function()
 
     try:
+        weights = _weights(model, survey, plans)
         traced.functions = {name: graph(signatures[name], chosen) for name, chosen in plans.items()}
     except ExportLSTMError:
         raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel, one_line
@@ -246,16 +247,51 @@ def _outputs(
     states = [state_input(made.name, short) for made in calls for short in made.recurrence.states]
     outputs: list[Port] = []
     order: list[str] = []
-    for given in zip(*(trial.outputs for trial in trials), strict=True):
+    ports = _recurrent_outputs(model, trials[0])
+    for port, *given in zip(ports, *(trial.outputs for trial in trials), strict=True):
         name, values = given[0][0], [value for _, value in given]
-        port = next((port for port, tensor in recurrent.items() if tensor is values[0]), None)
-        if port is None:
+        if port not in recurrent:
             taken = [LENGTHS, *names, *(i.name for i in model.inputs), *recurrent, *states, *order]
             port = unique(identifier(name), taken)
             shape = (_output_lead(model, trials, name, values), *dims.shape(port, values))
             outputs.append(Port(port, "output", shape, port_dtype(values[0].dtype.name), None, dims.time_axis(shape)))
         order.append(port)
     return tuple(outputs), tuple(order)
+
+
+def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
+    """Return for each model output the recurrent port that it is, None where it is none.
+
+    They are the same tensor when the model is run. But a branch that a run takes may give the tensor that goes into it,
+    and another one not; in a graph that shows.
+    """
+    shapes = {made.name: made.outputs[0].shape for made in trial.calls}
+
+    def compute(made: Call) -> tuple[Any, list[Any]]:
+        if made.name not in shapes:
+            return model.quick(made)
+        some = tf.reduce_mean(made.sequences)  # a constant would decide a branch here
+        return tf.fill(shapes[made.name], some), [state + tf.cast(some, state.dtype) for state in made.states]
+
+    def found(run: tuple[law.Named, list[Call]]) -> list[str | None]:
+        outputs, calls = run
+        ports = recurrent_ports(calls).items()
+        return [next((port for port, tensor in ports if tensor is value), None) for _, value in outputs]
+
+    eagerly = found((trial.outputs, trial.calls))
+    if not any(eagerly):
+        return eagerly
+    traced: list[str | None] = []
+    feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(0))
+
+    def graph(tensors: Mapping[str, Any]) -> None:
+        traced[:] = found(model.run(tensors, compute, lowered=True))
+
+    try:
+        tf.function(graph, autograph=False).get_concrete_function({n: tf.constant(x) for n, x in feeds.items()})
+    except Exception:  # noqa: BLE001 - what can't be run as a graph is refused when it is traced
+        return eagerly
+    return traced
 
 
 def _output_lead(model: Model, trials: Sequence[Trial], name: str, values: Sequence[Any]) -> str:

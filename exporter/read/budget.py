@@ -7,6 +7,7 @@ at without Keras; the rest while Keras builds the model, by every variable and s
 import contextlib
 import inspect
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,6 +97,10 @@ def _beyond(declared: int, of_what: str, stored: int) -> str:
     )
 
 
+_HOOKS = threading.Lock()
+"""Held while Keras' classes count what they make: two threads that load would take back each other's."""
+
+
 @contextlib.contextmanager
 def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     """Refuse variables and symbolic tensors that Keras makes inside and that go beyond, before they are made.
@@ -108,11 +113,11 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     Raises:
         LoadError: With the layer, and what it declares.
     """
-    from ..inside import Private, replaced
+    from ..inside import Private, read, replaced
 
     most, declared, tensors, found = int(max_memory * 1e9), 0, 0, ""
     make_variable, make_tensor = keras.Variable.__init__, keras.KerasTensor.__init__
-    make_states = getattr(keras.layers.RNN, Private.STATE_VARIABLES)
+    make_states = read(keras.layers.RNN, Private.STATE_VARIABLES)
 
     def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
         nonlocal declared, found
@@ -152,6 +157,7 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
 
     try:
         with (
+            _HOOKS,
             replaced(keras.Variable, {"__init__": variable}),
             replaced(keras.KerasTensor, {"__init__": tensor}),
             replaced(keras.layers.RNN, {Private.STATE_VARIABLES: states}),

@@ -146,7 +146,7 @@ class Target:
 
         Args:
             choice: What was asked for.
-            plans: How each call is run, but for those of single steps, which know one way only.
+            plans: How each call of more than one time step is run.
 
         Raises:
             UnsupportedModel: With the reasons of what would be run instead.

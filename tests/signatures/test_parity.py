@@ -52,19 +52,24 @@ def test_every_call_that_the_artifact_has_is_tried(fake, names, checks):
         assert {d.port for d in report.diffs if d.check == name} == EVERY_PORT
 
 
-def test_calls_are_of_a_multiple_of_what_the_contract_says(fake):
-    contract = fake.contract(names=("sequence",))
-    pairs = replace(contract, signatures={"sequence": replace(contract.signatures["sequence"], every=2)})
-    called = []
+@pytest.mark.parametrize("names", [("sequence",), ("sequence", "step"), ("step",)])
+def test_calls_are_of_a_multiple_of_what_the_contract_says(fake, names):
+    made = fake.contract(names=names).signatures
+    dims = {"sequence": {}, "step": {"time": 2}}
+    pairs = {name: replace(each, every=2, dims=dims[name]) for name, each in made.items()}
+    called = {name: set() for name in names}
 
-    def noting(_, feeds):
-        called.append(feeds["x"].shape[1])
+    def noting(name, feeds):
+        called[name].add(feeds["x"].shape[1])
         return fake.lstm(feeds)
 
-    assert check(fake.artifact(noting, contract=pairs)).ok
-    assert check(fake.artifact(noting, contract=pairs), fake.case(20)).ok
-    assert {total % 2 for total in called} == {0}
-    assert len(set(called)) > 5
+    artifact = fake.artifact(noting, contract=replace(fake.contract(names=names), signatures=pairs))
+    assert check(artifact).ok
+    assert check(artifact, fake.case(20)).ok
+    assert called.pop("step", {2}) == {2}
+    for totals in called.values():
+        assert {total % 2 for total in totals} == {0}
+        assert len(totals) > 5
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,9 @@ def _without_compiled(definition: Any) -> Any:
     for holder in (*nodes, *functions):
         for attribute in ("_noinline", "_XlaMustCompile"):
             holder.attr.pop(attribute, None)
-    for called in (attribute.func for node in nodes for attribute in node.attr.values() if attribute.HasField("func")):
-        called.name += "_apart"
+    for attribute in (attribute for node in nodes for attribute in node.attr.values()):
+        for called in (*attribute.list.func, *([attribute.func] if attribute.HasField("func") else [])):
+            called.name += "_apart"
     for function in functions:
         function.signature.name += "_apart"  # TensorFlow has one function of a name
     return definition
@@ -198,10 +199,10 @@ def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> lis
 
 def _conv3d(graph: Any, node: Any, name: str, args: Any) -> None:
     """Write Conv3D with its groups, which tf2onnx has for two dimensions only."""
-    channels = graph.get_shape(node.input[0])[1 if node.get_attr_str("data_format") == "NCDHW" else -1]
-    groups = channels // graph.get_shape(node.input[1])[-2]
+    shapes, last = [graph.get_shape(each) for each in node.input], node.get_attr_str("data_format") != "NCDHW"
     tf2onnx.onnx_opset.nn.ConvOp.version_13(graph, node)
-    node.set_attr("group", groups)
+    if all(shapes):
+        node.set_attr("group", shapes[0][-1 if last else 1] // shapes[1][-2])
 
 
 def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:

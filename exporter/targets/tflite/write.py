@@ -1,6 +1,7 @@
 """TFLite: both signatures in one file with builtin ops only, the weights stored once."""
 
 import copy
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -168,10 +169,10 @@ def _slim(model: Any) -> None:
                 tensor.buffer = 0
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     used = [0, *sorted({each.buffer for each in (*tensors, *(model.metadata or []))} - {0})]
-    place, found = {0: 0}, {b"": 0}
+    place, found = {0: 0}, {hashlib.sha256().digest(): 0}
     buffers = [model.buffers[0]]
     for old in used[1:]:
-        data = bytes(model.buffers[old].data)
+        data = hashlib.sha256(model.buffers[old].data).digest()
         if data not in found:
             found[data] = len(buffers)
             buffers.append(model.buffers[old])

@@ -39,6 +39,13 @@ def test_a_cell_may_need_to_know_its_batch(tmp_path):
     assert artifact.parity.ok
 
 
+@pytest.mark.parametrize(("lowering", "loops"), [("loop", True), ("unrolled", False)])
+def test_what_runs_over_steps_of_its_own_is_lowered_as_asked_within_one_step(lowering, loops, tmp_path):
+    model = keras.Sequential([Input((None, 5, 3)), layers.TimeDistributed(layers.LSTM(4)), layers.LSTM(2)])
+    [artifact] = export(model, "tflite", f"{tmp_path}/", signatures=["step"], lowering=lowering, check=False)
+    assert bool(artifact.ops["WHILE"]) == loops
+
+
 def test_steps_the_model_fixes_itself_can_be_unrolled(tmp_path):
     decoder = [layers.RepeatVector(5), layers.LSTM(3, return_sequences=True, name="decoder")]
     model = keras.Sequential([Input((4, 2)), layers.LSTM(3, name="encoder"), *decoder])
