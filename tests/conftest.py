@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: golden models are exported once a session and used everywhere."""
 
+import gc
 import os
 import runpy
 from pathlib import Path
@@ -8,6 +9,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+
+gc.set_threshold(200_000, 20, 100)  # graphs live on: to look through them again and again takes a tenth of the time
 
 CASE_OF = ("name", "case")
 """Parameters of tests that name a golden case."""
