@@ -460,7 +460,7 @@ FAMILIES |= {
         "ops.depth_to_space": lambda v: ops.depth_to_space(ops.concatenate([v.image, v.image], -1), 2),
         "ops.space_to_depth": lambda v: ops.space_to_depth(v.image, 2),
         "ops.unfold": lambda v: ops.unfold(ops.transpose(v.image, (0, 3, 1, 2)), 2),
-        "ops.fold": lambda v: ops.fold(ops.reshape(v.image[:, :4, :4], (2, 8, 4)), (4, 4), 2, stride=2),
+        "ops.fold": lambda v: ops.fold(ops.reshape(v.image[:, :4, :4], (2, 4, 8)), (4, 4), (1, 2), stride=(1, 2)),
         "ops.ctc_decode": lambda v: ops.ctc_decode(v.s, np.array([6, 6]))[0][0],
         "ops.cond": own(lambda x: ops.cond(ops.any(x > 3), lambda: x + 1, lambda: x - 1)),
         "ops.switch": lambda v: ops.switch(v.si[0, 0, 0] * 0 + 1, [lambda a: a + 1, lambda a: a - 1], v.x),

@@ -11,6 +11,7 @@ time steps of a call. What has another one is a memory, such as what an attentio
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from signatures.contract import LENGTHS, identifier, sequences_output, state_inp
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import TIME, Dim, Port
 
+from .. import inside
 from ..memory.recurrence import Recurrence, port_dtype
 from . import law, reach, swap
 from .function import Axis, Model, recurrent_ports
@@ -263,7 +265,7 @@ def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
     """Return for each model output the recurrent port that it is, None where it is none.
 
     They are the same tensor when the model is run. But a branch that a run takes may give the tensor that goes into it,
-    and another one not; in a graph that shows.
+    and another one not: where an output doesn't come from a recurrent layer itself, a graph shows that.
     """
     shapes = {made.name: made.outputs[0].shape for made in trial.calls}
 
@@ -279,7 +281,9 @@ def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
         return [next((port for port, tensor in ports if tensor is value), None) for _, value in outputs]
 
     eagerly = found((trial.outputs, trial.calls))
-    if not any(eagerly):
+    functional, own = inside.functional_of(model.keras), {layer.name for layer, _ in model.layers.values()}
+    sources = [] if functional is None else [inside.source(output) for output in functional.outputs]
+    if all(port is None or source in own for port, source in zip_longest(eagerly, sources)):
         return eagerly
     traced: list[str | None] = []
     feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(0))
