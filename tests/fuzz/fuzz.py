@@ -250,8 +250,9 @@ def tflite_bytes(rng: random.Random, seeds: Path, place: Path) -> Open:
 def tflite_contract(rng: random.Random, seeds: Path, place: Path) -> Open:
     """Put a mutated contract, no longer than the honest one, in its place."""
     content = pick(rng, seeds, "*.tflite").read_bytes()
-    start = content.index(b'{\n  "schema"')
-    end = content.index(b"\n}\n", start) + 3
+    start = content.index(b'{"schema"')
+    text = content[start:].decode(errors="replace")
+    end = start + len(text[: json.JSONDecoder().raw_decode(text)[1]].encode())
     mutant = to_json(rng, content[start:end])
     if len(mutant) <= end - start:
         content = content[:start] + mutant.ljust(end - start) + content[end:]
@@ -593,6 +594,9 @@ def fuzz(options: argparse.Namespace, seeds: Path, places: Path, kept: Path) -> 
     for hand in hands:
         hand.close()
     tell(counts, took, time.monotonic() - start)
+    for kind in (kind for kind, outcomes in counts.items() if set(outcomes) == {"not made"}):
+        findings += 1
+        print(f"\n{kind}: none could be made")
     print(f"{findings} findings" + (f", the first {KEEP} in {kept}" if findings else ""))
     return 1 if findings else 0
 
