@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
-from .ports import FOLDED, Carry, Dim, Port, Role, Signature
+from .ports import FOLDED, TIME, Carry, Dim, Port, Role, Signature, factors
 
 SCHEMA = 2
 MOST = 1 << 28
@@ -25,6 +25,9 @@ DTYPES = frozenset(
 )
 SIGNATURES = ("sequence", "step")
 """The callables that an artifact may have."""
+
+EVERY = 10_000
+"""Time steps of which a call takes a multiple, at most: a check runs some of them."""
 
 LENGTHS = "lengths"
 
@@ -153,6 +156,8 @@ class Contract:
             raise ArtifactError("The contract says that it can be streamed, but none of its inputs counts time steps.")
         for signature in made.signatures.values():
             _check_ports(made, signature)
+            if signature.every != first.every or signature.dims.get(TIME, first.every) % first.every:
+                raise ArtifactError(f"The contract's signature {signature.name!r} takes no multiple of {first.every}.")
             if _names(signature) != _names(first):
                 raise ArtifactError(f"The contract's signatures {first.name!r} and {signature.name!r} differ in ports.")
         return made
@@ -202,7 +207,7 @@ def _signature(name: str, data: dict[str, Any]) -> Signature:
     delay = _mapping(data["delay"], str, int)
     if wrong := [f"{output!r:.100} by {rows}" for output, rows in delay.items() if not _late(outputs, output, rows)]:
         raise ValueError(f"a delay of {wrong[0]}")
-    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"]), delay)
+    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"], EVERY), delay)
 
 
 def _late(outputs: tuple[Port, ...], output: str, rows: int) -> bool:
@@ -244,10 +249,10 @@ def _dim(value: Any) -> Dim:
     return value if isinstance(value, str) else _size(value)
 
 
-def _size(value: Any) -> int:
+def _size(value: Any, most: int = MOST) -> int:
     """Return a number that an axis can have."""
     size: int = _checked(value, int)
-    if not 1 <= size <= MOST:
+    if not 1 <= size <= most:
         raise ValueError(f"size {size}")
     return size
 
@@ -267,6 +272,8 @@ def _check_ports(contract: Contract, signature: Signature) -> None:
     inputs, outputs = ({port.name: port for port in ports} for ports in (signature.inputs, signature.outputs))
     if len(inputs) < len(signature.inputs) or len(outputs) < len(signature.outputs) or not inputs or not outputs:
         raise ArtifactError(f"The contract's signature {signature.name!r} has no ports, or two of one name.")
+    if odd := [port.name for port in signature.ports.values() if factors((*port.shape, 1)[0])[0] != "batch"]:
+        raise ArtifactError(f"The first axis of port {odd[0]!r} in the contract isn't the batch.")
     if any(carry.output not in outputs or carry.input not in inputs for carry in signature.carries):
         raise ArtifactError(f"The contract's signature {signature.name!r} carries a port that it doesn't have.")
     if lost := [name for name in contract.outputs if name not in outputs]:

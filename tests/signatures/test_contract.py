@@ -57,6 +57,21 @@ def test_a_delay_that_no_output_can_have_is_refused(delay):
         Contract.from_json(replace(NO_STEP, signatures={"sequence": late}).to_json())
 
 
+@pytest.mark.parametrize("shape", [(), (4,), ("time", 4), (1, "batch")])
+def test_a_port_without_its_batch_first_is_refused(shape):
+    alone = replace(SEQUENCE, inputs=(*SEQUENCE.inputs, Port("alone", "input", shape)))
+    with pytest.raises(ArtifactError, match="first axis of port 'alone' in the contract isn't the batch"):
+        Contract.from_json(replace(NO_STEP, signatures={"sequence": alone}).to_json())
+
+
+@pytest.mark.parametrize(("every", "step"), [(2, 1), (3, 3), (10_001, 10_001), (0, 0)])
+def test_signatures_take_multiples_of_the_same_number(every, step):
+    made = {"sequence": replace(SEQUENCE, every=every), "step": replace(STEP, every=step)}
+    with pytest.raises(ArtifactError, match=r"takes no multiple of|not an export-lstm contract"):
+        Contract.from_json(replace(FULL, signatures=made).to_json())
+    assert Contract.from_json(FULL.to_json()) == FULL
+
+
 def test_a_delay_and_how_many_steps_a_call_takes_survive():
     late = replace(SEQUENCE, outputs=(*SEQUENCE.outputs, OVER_TIME), delay={"y": 3}, every=2)
     read = Contract.from_json(replace(NO_STEP, signatures={"sequence": late}).to_json())
