@@ -1,4 +1,4 @@
-"""Random recurrent models give in every runtime what Keras gives: no wrong number, and hardly ever a refusal.
+"""Random recurrent models give in every runtime what Keras gives: no wrong number and no refusal.
 
 Each model is exported unchecked and run here through its signatures: from zero state against `model.predict`, from
 random states against Keras' own loops, whole and step by step.

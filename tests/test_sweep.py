@@ -596,6 +596,9 @@ FAMILIES |= {
         **layer("Conv2D", "image", args=(4, 2), groups=2),
         **layer("Conv3D", "volume", args=(4, 2), groups=2),
         "layers.Conv3D: channels first": lambda v: layers.Conv3D(3, 2, data_format="channels_first")(v.volume),
+        "tf.nn.convolution: by name": own(
+            lambda x: tf.nn.convolution(input=x, filters=np.ones((2, 4, 3), "float32"), padding="SAME", dilations=2)
+        ),
         **layer("MaxPooling1D AveragePooling1D", "mild", args=(3, 2), padding="same"),
         **layer("MaxPooling2D AveragePooling2D", "image", args=(3, 2), padding="same"),
         **layer("MaxPooling3D AveragePooling3D", "volume", args=(3, 2), padding="same"),

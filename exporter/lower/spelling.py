@@ -98,11 +98,11 @@ def whole_convolutions() -> Iterator[None]:
     """
     convolution = tf.nn.convolution
 
-    def whole(
-        x: Tensor, filters: Tensor, strides: Any = None, padding: str = "VALID", data_format: str | None = None,
-        dilations: Any = None, name: str | None = None,
+    def whole(  # called by these names, too
+        input: Tensor, filters: Tensor, strides: Any = None, padding: str = "VALID",  # noqa: A002
+        data_format: str | None = None, dilations: Any = None, name: str | None = None,
     ) -> Tensor:  # fmt: skip
-        spatial = len(x.shape) - 2
+        x, spatial = input, len(input.shape) - 2
         apart, steps = (np.broadcast_to(1 if each is None else each, spatial) for each in (dilations, strides))
         last = data_format is None or data_format.endswith("C")
         if spatial not in (1, 2) or (apart == 1).all() or not last or x.shape[-1] != filters.shape[-2]:

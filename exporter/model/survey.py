@@ -283,7 +283,8 @@ def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
     eagerly = found((trial.outputs, trial.calls))
     functional, own = inside.functional_of(model.keras), {layer.name for layer, _ in model.layers.values()}
     sources = [] if functional is None else [inside.source(output) for output in functional.outputs]
-    if all(port is None or source in own for port, source in zip_longest(eagerly, sources)):
+    direct = [port if source in own else None for port, source in zip_longest(eagerly, sources)]
+    if direct == eagerly:
         return eagerly
     traced: list[str | None] = []
     feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(0))
@@ -293,8 +294,8 @@ def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
 
     try:
         tf.function(graph, autograph=False).get_concrete_function({n: tf.constant(x) for n, x in feeds.items()})
-    except Exception:  # noqa: BLE001 - what can't be run as a graph is refused when it is traced
-        return eagerly
+    except Exception:  # noqa: BLE001 - what a layer makes of these numbers isn't known: a port of its own is right
+        return direct
     return traced
 
 

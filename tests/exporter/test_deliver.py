@@ -193,7 +193,7 @@ PRELUDE = """
 import itertools, json, os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-from exporter import deliver, export
+from exporter import deliver
 from signatures import Contract, Port, Signature
 from signatures.contract import ArtifactInfo
 
