@@ -111,31 +111,34 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
     return Loaded(model, model.name, None)
 
 
-def open_model(loaded: Loaded, progress: Progress = in_silence, batch: Extent = None) -> Opened:
+def open_model(
+    loaded: Loaded, progress: Progress = in_silence, batch: Extent = None, lookahead: bool = False
+) -> Opened:
     """Find out what a model takes, gives and carries.
 
     Args:
         loaded: The model.
         progress: Called with each stage as it starts.
         batch: Samples a call, or "any"; None for what its inputs declare, which it may rely on.
+        lookahead: Whether outputs may come later than their time steps, for layers that look into the future.
 
     Raises:
         UnsupportedModel: When it has no recurrent layer or one that isn't supported, or can't have that batch.
     """
     from .lower.eager import InOnePiece
     from .model.function import Model
-    from .model.survey import survey
+    from .model.streams import surveyed
 
     progress(Stage("surveying"))
-    surveyed = Model(loaded.model, InOnePiece())
-    declared = surveyed.batch
+    model = Model(loaded.model, InOnePiece())
+    declared = model.batch
     if declared in (None, batch) or batch is None:
-        return Opened(loaded, surveyed, survey(surveyed))
-    surveyed.batch = None if batch == "any" else batch
+        return Opened(loaded, model, surveyed(model, lookahead))
+    model.batch = None if batch == "any" else batch
     try:
-        return Opened(loaded, surveyed, survey(surveyed))
+        return Opened(loaded, model, surveyed(model, lookahead))
     except UnsupportedModel:
-        survey(Model(loaded.model, InOnePiece()))  # which may say what else is wrong
+        surveyed(Model(loaded.model, InOnePiece()), lookahead)  # which may say what else is wrong
         raise UnsupportedModel(
             f"batch {batch} can't be had: the model relies on the {declared} that its inputs declare.\n  Leave it out."
         ) from None
@@ -164,6 +167,7 @@ def export(
     max_memory: float = MAX_MEMORY,
     check: bool = True,
     force: bool = False,
+    lookahead: bool = False,
     progress: Progress = in_silence,
 ) -> list[Artifact]:
     """Export a Keras model with recurrent layers, its state explicit, and prove it before delivering it.
@@ -181,6 +185,7 @@ def export(
         max_memory: GB that the weights of a model file, or one of its tensors, may take.
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
+        lookahead: Whether layers may look into the future: their outputs then come so many time steps later.
         progress: Called with each Stage as it starts; str() of it is a line to show.
 
     Returns:
@@ -193,7 +198,7 @@ def export(
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
     request = Request(
-        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force
+        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead
     )
     return _export(model, request, progress)
 
@@ -207,7 +212,7 @@ def _export(model: Any, request: Request, progress: Progress) -> list[Artifact]:
     progress(Stage("loading"))
     loaded = load_model(model, request.max_memory)
     with computing(loaded, request.dtype):
-        opened = open_model(loaded, progress, request.batch)
+        opened = open_model(loaded, progress, request.batch, request.lookahead)
         for target in request.targets:
             target.check_types(opened.model.types)
         contract = opened.contract(request.targets, request.signatures, request.lengths)
@@ -385,7 +390,9 @@ def _fixed(survey: "Survey", asked: Extent) -> dict[str, int]:
         raise UnsupportedModel(f"time {asked} can't be had: no input has a time axis.\n  Leave it out.")
     if not survey.flexible and {asked} != set(survey.declared.values()):
         raise UnsupportedModel(f"time {asked} can't be had: {survey.no_step}\n  Leave it out.")
-    steps = time_dims(survey.inputs)
+    steps, every = time_dims(survey.inputs), survey.memories.every
+    if isinstance(asked, int) and asked % every:
+        raise UnsupportedModel(f"time {asked} can't be had: a call takes a multiple of {every} time steps.")
     memories = {name: size for name, size in survey.declared.items() if name not in steps}
     return {} if asked == "any" else {**memories, **dict.fromkeys(steps, asked)}
 

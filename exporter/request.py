@@ -61,6 +61,7 @@ class Request:
     max_memory: float = MAX_MEMORY
     check: bool = True
     force: bool = False
+    lookahead: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no export has, in the words of the command line.

@@ -204,7 +204,7 @@ class Signature:
                 raise FeedError(f"{self.name}: input {port.name!r} is {found}; it must be {port.dtype}.")
 
 
-FOLDED = re.compile(r"(?:(\d+) \* )?([A-Za-z_]\w*)(?: \* (\d+))?", re.ASCII)
+FOLDED = re.compile(r"(?:(\d+) \* )?([A-Za-z_]\w*)(?: \* (\d+))?(?: / (\d+))?", re.ASCII)
 
 
 def _rows(by_sample: Array) -> Array:
@@ -223,7 +223,8 @@ def sized(dim: Dim, sizes: Mapping[str, int]) -> Dim:
     if isinstance(dim, int):
         return dim
     name, before, after = factors(dim)
-    return before * sizes[name] * after if name in sizes else dim
+    by = int(str(dim).partition(" / ")[2] or 1)
+    return before * sizes[name] * after // by if name in sizes else dim
 
 
 def time_dims(ports: Iterable[Port]) -> tuple[str, ...]:

@@ -82,7 +82,8 @@ def trace(
         def ports(*tensors: Any) -> dict[str, Any]:
             feeds = dict(zip([port.name for port in signature.inputs], tensors, strict=True))
             with LOCK, spelled(spellings), whole_convolutions():
-                found = model.ports(feeds, lambda made: compute(made, chosen[made.name]), survey.order, lowered=True)
+                ran = model.run(feeds, lambda made: compute(made, chosen[made.name]), lowered=True)
+                found = ran.ports(survey.order)
             return {port.name: tf.identity(tf.cast(found[port.name], port.dtype)) for port in signature.outputs}
 
         specs = [_spec(port, signature.dims) for port in signature.inputs]

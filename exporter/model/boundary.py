@@ -40,6 +40,12 @@ def contract(
         )
     if survey.no_step and "step" in (signatures or ()):
         raise UnsupportedModel(f"signature 'step' can't be had: {survey.no_step}\n  Export with --signatures sequence.")
+    memories = survey.memories
+    if lengths and memories.calls:
+        raise UnsupportedModel(
+            f"lengths can't be had: layer {memories.calls[0].name!r} remembers time steps beyond a sample's length.\n"
+            "  Export it without --lengths, and push each sample's own time steps."
+        )
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [
@@ -48,13 +54,20 @@ def contract(
         if made.own
         for short, port in made.states.items()
     ]
-    recurrent = [port for made in survey.calls for port in made.outputs]
+    states += [replace(port, name=f"{port.name}_in") for port in memories.ports]
+    recurrent = [*(port for made in survey.calls for port in made.outputs), *memories.ports]
     carries = [carry for made in survey.calls for carry in _carries(made)]
+    carries += [Carry(port.name, f"{port.name}_in") for port in memories.ports]
     starts = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
     common = Signature(
-        "sequence", (*inputs, *states), (*survey.outputs, *recurrent), tuple(c for c in carries if starts[c.input] == 1)
+        "sequence",
+        (*inputs, *states),
+        (*survey.outputs, *recurrent),
+        tuple(c for c in carries if starts[c.input] == 1),
+        every=memories.every,
+        delay=survey.delays,
     )
-    one = dict.fromkeys(time_dims(survey.inputs), 1)
+    one = dict.fromkeys(time_dims(survey.inputs), memories.every)
     made = {
         name: replace(common, name=name, dims=one if name == "step" else {}) for name in SIGNATURES if name in chosen
     }

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,9 @@ from signatures.ports import Array, Port
 from .. import inside
 from ..memory import convert
 from ..memory.recurrence import Recurrence, port_dtype
+from ..memory.form import Memories
 from . import swap
+from .remember import Remembering
 from .swap import Call, Compute, keras_loop
 
 Axis = tuple[str, int]
@@ -38,6 +41,32 @@ class Input:
     dtype: str
 
 
+@dataclass(frozen=True)
+class Ran:
+    """One run of a model.
+
+    Attributes:
+        outputs: (Keras' name, tensor) for each model output, in order.
+        calls: Its recurrent calls, in the order they were made.
+        states: Port -> tensor, of what its other layers remember.
+        inputs: Name -> tensor that the model was called with.
+    """
+
+    outputs: list[tuple[str, Any]]
+    calls: list[Call]
+    states: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def ports(self, order: tuple[str, ...]) -> dict[str, Any]:
+        """Return every output port.
+
+        Args:
+            order: The ports of the model's own outputs, in the model's order.
+        """
+        own = {port: value for port, (_, value) in zip(order, self.outputs, strict=True)}
+        return {**own, **recurrent_ports(self.calls), **self.states}
+
+
 class Model:
     """A Keras model as a function from ports to ports.
 
@@ -53,6 +82,8 @@ class Model:
             finds them among the layers.
         leads: Port prefix -> what the rows of its calls are, once survey has found it: "batch", or "batch * 4".
         masked: Inputs whose axis 1 counts time steps, once survey has found them: the ones that lengths mask.
+        memories: What its other layers remember, once survey has found it: they go on from these ports where a run is
+            given them, and else are as in Keras.
         vocabulary: The smallest input_dim of its Embedding layers: every integer below it is a valid token; or None.
     """
 
@@ -64,12 +95,12 @@ class Model:
             quick: What computes its recurrent calls on arrays.
 
         Raises:
-            UnsupportedModel: When it isn't built, or has no recurrent layer, or one that isn't supported.
+            UnsupportedModel: When it isn't built, or has a recurrent layer that isn't supported.
         """
         self.keras, self.quick = model, quick
         found = list(swap.recurrent_layers(model))
-        if not found:
-            raise UnsupportedModel(_no_recurrent_layer(model))
+        if not found and (cell := _lone_cell(model)):
+            raise UnsupportedModel(cell)
         if odd := [layer.name for _, layer in swap.sublayers(model) if ":" in layer.name]:
             raise UnsupportedModel(
                 f"layer {odd[0]!r} has a colon in its name, with which TensorFlow can't save its weights.\n"
@@ -95,50 +126,55 @@ class Model:
         self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
         self.masked: tuple[str, ...] = ()
         self.leads: dict[str, str] = {}
+        self.memories = Memories()
         inner = [layer for _, layer in swap.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 
-    def run(
-        self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False
-    ) -> tuple[list[tuple[str, Any]], list[Call]]:
+    def initial(self, batch: int) -> dict[str, Array]:
+        """Return what its layers go on from at the start of a stream; nothing where only recurrent layers do."""
+        return {name: port.at_start({"batch": self.batch or batch}) for name, port in self.states.items()}
+
+    @property
+    def states(self) -> dict[str, Port]:
+        """Input port -> what its layers go on from, where others than recurrent ones do; empty where they don't."""
+        if not self.memories.calls:
+            return {}
+        recurrent = {
+            state_input(prefix, short): Port(prefix, "state", (self.leads.get(prefix, "batch"), *shape))
+            for prefix, (_, recurrence) in self.layers.items()
+            for short, shape in recurrence.states.items()
+        }
+        return {**recurrent, **{f"{port.name}_in": port for port in self.memories.ports}}
+
+    def run(self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False) -> Ran:
         """Run on port feeds: the model's inputs, and states where they are given.
 
-        Returns:
-            (Keras' name, tensor) for each model output in order, and the recurrent calls.
+        Args:
+            feeds: Input port -> tensor.
+            compute: How a recurrent call is computed.
+            lowered: See swap.call.
         """
         lengths = feeds.get(LENGTHS)
-        tensors = [
-            swap.with_lengths(feeds[each.name], lengths) if each.name in self.masked else feeds[each.name]
+        tensors = {
+            each.name: swap.with_lengths(feeds[each.name], lengths) if each.name in self.masked else feeds[each.name]
             for each in self.inputs
-        ]
-        inputs = keras.tree.pack_sequence_as(self._structure, tensors)
+        }
+        inputs = keras.tree.pack_sequence_as(self._structure, list(tensors.values()))
         layers, repeated, leads = self.layers, self.repeated, self.leads
-        outputs, calls = swap.call(self.keras, layers, inputs, feeds, compute, lowered, repeated, leads)
-        return _named(self.keras, outputs), calls
+        going_on = any(port in feeds for port in self.states)
+        remembering = Remembering(self.memories, feeds, list(tensors.values())) if going_on else None
+        gate = remembering.of_call if remembering else None
+        with remembering.active() if remembering else nullcontext():
+            outputs, calls = swap.call(self.keras, layers, inputs, feeds, compute, lowered, repeated, leads, gate)
+        return Ran(_named(self.keras, outputs), calls, remembering.states if remembering else {}, tensors)
 
-    def eagerly(
-        self, feeds: Mapping[str, Array], compute: Compute | None = None
-    ) -> tuple[list[tuple[str, Any]], list[Call]]:
+    def eagerly(self, feeds: Mapping[str, Array], compute: Compute | None = None) -> Ran:
         """Run on arrays, by the quick loops and TimeDistributed layers at once; see run.
 
         Keras' own loop takes some 2 ms a time step outside a graph.
         """
         tensors = {name: tf.constant(value) for name, value in feeds.items()}
         return self.run(tensors, compute or self.quick, lowered=True)
-
-    def ports(
-        self, feeds: Mapping[str, Any], compute: Compute, order: tuple[str, ...], lowered: bool = False
-    ) -> dict[str, Any]:
-        """Run on port feeds and return every output port.
-
-        Args:
-            feeds: Input port -> tensor.
-            compute: How a recurrent call is computed.
-            order: The ports of the model's own outputs, in the model's order.
-            lowered: See swap.call.
-        """
-        outputs, calls = self.run(feeds, compute, lowered)
-        return {**{port: value for port, (_, value) in zip(order, outputs, strict=True)}, **recurrent_ports(calls)}
 
     def draw(self, sizes: Mapping[Axis, int], batch: int, rng: np.random.Generator) -> dict[str, Array]:
         """Draw random feeds for the model's own inputs.
@@ -163,7 +199,7 @@ class Model:
     def again(self) -> "Model":
         """Read the model again, as it is now, with what survey found out about it."""
         again = Model(self.keras, self.quick)
-        again.batch, again.masked, again.leads = self.batch, self.masked, self.leads
+        again.batch, again.masked, again.leads, again.memories = self.batch, self.masked, self.leads, self.memories
         for name in self.repeated:
             again.start_anew(name)
         return again
@@ -208,20 +244,17 @@ def carried_states(made: Call) -> dict[str, str]:
     return {port: short for short, port in made.given.items()}
 
 
-def _no_recurrent_layer(model: Any) -> str:
-    """Say why there is nothing to do, and what to do instead."""
+def _lone_cell(model: Any) -> str | None:
+    """Say what to do with a cell outside of a recurrent layer; None where there is none."""
     cells = [layer for _, layer in swap.sublayers(model) if hasattr(layer, "state_size")]
-    if cells:
-        kind = type(cells[0]).__name__
-        return (
-            f"layer {cells[0].name!r} ({kind}) is a cell that the model calls by itself, for one time step: its states"
-            " are\n  whatever the model passes to it, so there is none to make explicit.\n"
-            f"  Put it into a recurrent layer, keras.layers.RNN({kind}(...)), for calls of any number of steps;\n"
-            "  Keras' model.export() exports it as it is."
-        )
+    if not cells:
+        return None
+    kind = type(cells[0]).__name__
     return (
-        f"model {model.name!r} has no recurrent layer, so there is no state to make explicit.\n"
-        "  Give a model with a recurrent layer; for others Keras' model.export() is the tool."
+        f"layer {cells[0].name!r} ({kind}) is a cell that the model calls by itself, for one time step: its states"
+        " are\n  whatever the model passes to it, so there is none to make explicit.\n"
+        f"  Put it into a recurrent layer, keras.layers.RNN({kind}(...)), for calls of any number of steps;\n"
+        "  Keras' model.export() exports it as it is."
     )
 
 

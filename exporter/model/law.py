@@ -18,7 +18,9 @@ from signatures.errors import one_line
 from signatures.ports import Array, Port
 from signatures.stream import cut
 
+from ..memory.form import Memories
 from ..memory.masks import as_layer
+from ..memory.window import Clock
 from . import swap
 from .function import Axis, Model, carried_states, recurrent_ports
 from .swap import Call, Compute
@@ -69,7 +71,7 @@ def exactly(model: Model, sizes: Mapping[Axis, int]) -> Iterator[Model]:
         try:
             with swap.computing_in(model.keras, dtype):
                 exact = model.again()
-                exact.eagerly(exact.draw(sizes, ROWS, np.random.default_rng(0)))
+                exact.eagerly({**exact.draw(sizes, ROWS, np.random.default_rng(0)), **exact.initial(ROWS)})
         except Exception:  # noqa: BLE001 - a layer of one's own raises what it likes in a type that it wasn't made for
             continue
         with swap.computing_in(model.keras, dtype):
@@ -118,14 +120,14 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
         compute: What computes the recurrent layers; None: their own equations.
     """
     total, within = sum(sizes), AGREE.get(model.dtype, AGREE["float32"])
-    feeds = ports.draw(model, total)
+    feeds, memories = ports.draw(model, total), model.memories
     with swap.recorded(model.keras) as whole:
         try:
-            outputs, calls = model.eagerly(feeds, compute)
+            ran = model.eagerly(feeds, compute)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             return f"The model doesn't run on {total} time steps ({one_line(error)})."
-    links: dict[str, str] = {}
-    for made in calls:
+    links: dict[str, str] = {f"{port.name}_in": port.name for port in memories.ports}
+    for made in ran.calls:
         states = carried_states(made)
         if made.recurrence.reverse:
             return f"Layer {made.name!r} runs from the last time step to the first."
@@ -135,36 +137,62 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
             return f"Layer {made.name!r} starts from the same input as another layer, whose state goes on differently."
         links.update({port: state_output(made.name, short) for port, short in states.items()})
 
-    state: dict[str, Array] = {}
+    state: dict[str, Array] = {**model.initial(ROWS), **{name: x for name, x in feeds.items() if name in links}}
     pieces: list[dict[str, Any]] = []
     records: list[Named] = []
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
         with swap.recorded(model.keras) as record:
             try:
-                found, now = model.eagerly({**cut(feeds, ports.inputs, int(start), size), **state}, compute)
+                now = model.eagerly({**cut(feeds, ports.inputs, int(start), size), **state}, compute)
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
-                if apart := _apart(whole, [*records, record[:-1]], sizes, within):
+                if apart := not memories.calls and _apart(whole, [*records, record[:-1]], sizes, within):
                     return apart
                 steps = "one time step" if size == 1 else f"{size} time steps"
                 if empty := next((what for what, value in record[:-1] if 0 in value.shape), None):
                     return f"{empty} gives nothing for {steps}."
                 return f"{record[-1][0] if record else 'The model'} doesn't run on {steps} ({one_line(error)})."
-        pieces.append(_by_port(ports, found, now))
+        pieces.append(now.ports(ports.order))
         state = {port: np.asarray(pieces[-1][output]) for port, output in links.items()}
         records.append(record)
 
-    for name, value in _by_port(ports, outputs, calls).items():
-        port = ports.outputs[name]
-        parts = [piece[name] for piece in pieces]
-        if port.time_axis is not None and value.shape[port.time_axis] != total:
-            return f"Output {name!r} has {value.shape[port.time_axis]} time steps for {total} that go in."
-        if not _agree(value, parts, sizes, within, port.time_axis):
-            return _apart(whole, records, sizes, within) or NOBODY
+    clocks = clocks_of(memories, ports.order, ran.calls)
+    for name, value in ran.ports(ports.order).items():
+        port, parts, clock = ports.outputs[name], [piece[name] for piece in pieces], clocks.get(name, Clock())
+        if clock is None:  # a last state that Keras never has
+            continue
+        axis = port.time_axis
+        if axis is not None and not memories.calls and value.shape[axis] != total:
+            return f"Output {name!r} has {value.shape[axis]} time steps for {total} that go in."
+        rows = [int(size / clock.rate) for size in sizes]
+        if axis is not None and memories.calls:
+            parts, rows, value = _on_time(parts, rows, value, clock.delay, axis)
+        if not _agree(value, parts, rows, within, axis):
+            apart = not memories.calls and _apart(whole, records, sizes, within)
+            return apart or (f"Output {name!r} of a stream isn't that of a whole recording." if memories.calls else NOBODY)
     return None
 
 
-def _by_port(ports: Ports, outputs: Named, calls: list[Call]) -> dict[str, Any]:
-    return {**{port: value for port, (_, value) in zip(ports.order, outputs, strict=True)}, **recurrent_ports(calls)}
+def clocks_of(memories: Memories, order: Sequence[str], calls: Sequence[Call]) -> dict[str, Clock | None]:
+    """Return the clocks of outputs over time; None for a last state that Keras has on longer recordings only."""
+    clocks = {port: clock for port, clock in zip(order, memories.outputs, strict=False) if clock}
+    late: dict[str, None] = {}
+    for made in calls:
+        clocks[sequences_output(made.name)] = memories.recurrent.get(made.name, Clock())
+        if memories.calls and made.name not in memories.ended:
+            late.update(dict.fromkeys(state_output(made.name, short) for short in made.recurrence.states))
+    return {**clocks, **late}
+
+
+def _on_time(
+    parts: Sequence[Any], rows: Sequence[int], whole: Any, delay: int, axis: int
+) -> tuple[Sequence[Any], Sequence[int], Any]:
+    """Return the pieces of a delayed output without the rows before its first, and as many rows of the whole."""
+    if any(part.shape[axis] != n for part, n in zip(parts, rows, strict=True)):
+        return parts, rows, whole
+    joined = np.moveaxis(np.concatenate(parts, axis=axis), axis, 0)[delay:]
+    rest = np.moveaxis(np.asarray(whole), axis, 0)[: len(joined)]
+    joined = joined[: len(rest)]
+    return [np.moveaxis(joined, 0, axis)], [len(joined)], np.moveaxis(rest, 0, axis)
 
 
 def _apart(whole: Named, records: list[Named], sizes: Sequence[int], within: float) -> str | None:

@@ -10,7 +10,7 @@ time steps of a call. What has another one is a memory, such as what an attentio
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -22,12 +22,16 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import TIME, Dim, Port
 
 from .. import inside
+from ..memory.form import Memories
 from ..memory.recurrence import Recurrence, port_dtype
 from . import law, reach, swap
 from .function import Axis, Model, recurrent_ports
 from .swap import Call
 
-TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
+WHOLE = (240, 720)
+"""Multiples of many numbers, for a model that takes multiples of one."""
+
+TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025), WHOLE)
 """Pairs of T to run a model with: the first pair it takes tells which axes change with T.
 
 They lie far apart, so that a pooling by a few steps doesn't make them one.
@@ -104,6 +108,7 @@ class Survey:
         no_step: Why it can't be stepped; None if it can.
         one_clock: Whether every recurrent layer sees one clock's own time steps, so that lengths mean the same to all.
         proven: How many time steps back a look at earlier inputs would have been seen; 0 where it can't be stepped.
+        memories: What its other layers remember.
     """
 
     inputs: tuple[Port, ...]
@@ -116,6 +121,14 @@ class Survey:
     no_step: str | None
     one_clock: bool
     proven: int = 0
+    memories: Memories = Memories()
+
+    @property
+    def delays(self) -> dict[str, int]:
+        """Output over time -> by how many rows it is late, where it is."""
+        clocks = {port: clock for port, clock in zip(self.order, self.memories.outputs, strict=False) if clock}
+        clocks.update({sequences_output(name): clock for name, clock in self.memories.recurrent.items()})
+        return {port: clock.delay for port, clock in clocks.items() if clock.delay}
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,7 @@ class Dims:
 
 
 def survey(model: Model) -> Survey:
-    """Run the model on random data and return what that shows.
+    """Run the model on random data and return what that shows, as Keras has it or, with memories, as a stream.
 
     Raises:
         UnsupportedModel: When the model can't be run, or an input leaves other axes open than the batch and one more.
@@ -179,8 +192,11 @@ def survey(model: Model) -> Survey:
     ran = [tuple(call.sequences.shape[1] for call in calls) for calls in made]
     named = _names(clocks, trials, ran)
     sizes = {name: tuple(trial.sizes[clock[0]] for trial in trials) for name, clock in named.items()}
-    clocked = [Dims(sizes).of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
-    dims = Dims(sizes, frozenset(name for name in sizes if name in clocked) or frozenset(sizes))
+    slower = {} if TIME not in sizes else _slower(model.memories, sizes[TIME])
+    every = Dims({**sizes, **slower})
+    clocked = [every.of(found, f"steps_{calls[0].name}_1") for calls, found in zip(made, ran, strict=True)]
+    steps = [name for name in sizes if name in clocked or (slower and name == TIME)] or [*sizes]
+    dims = replace(every, steps=frozenset([*steps, *slower]))
     shapes = dims if flexible else Dims({})  # of one size alone nothing can be told
     facts = tuple(
         _facts(calls, time, shapes, time in dims.steps, leads) for calls, time in zip(made, clocked, strict=True)
@@ -207,21 +223,35 @@ def survey(model: Model) -> Survey:
         no_step=no_step,
         one_clock=set(clocked) == {TIME},
         proven=proven,
+        memories=model.memories,
     )
+
+
+def _slower(memories: Memories, sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the dimensions of rows that come at another rate than time steps, and their sizes in each run."""
+    rates = {clock.rate for clock in (*memories.recurrent.values(), *memories.outputs) if clock and clock.rate != 1}
+    return {
+        TIME + (f" * {rate.denominator}" if rate.denominator > 1 else "") + (f" / {rate.numerator}" if rate.numerator > 1 else ""):
+        tuple(int(size / rate) for size in sizes)
+        for rate in sorted(rates)
+    }
 
 
 def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[str | None, int]:
     """Return why the model can't be stepped, None if it can, and how many time steps back was looked."""
     known, possible = reach.named_steps(model.keras)
     most = min(reach.MOST, reach.NUMBERS // trials[1].numbers)
-    back = min(max(known, possible, reach.LEAST), most)
+    back, every = min(max(known, possible, reach.LEAST), most), model.memories.every
+    back = -(-back // every) * every
     total = max(trials[0].sizes.values()) + 2  # other than the trials', so that a size of its own shows
+    total = -(-total // every) + 2 * -(-model.memories.span // every)  # in calls of the fewest steps
     single = min(total, SINGLE)
     with law.exactly(model, trials[0].sizes) as exact:
-        reason = law.why_pieces_differ(exact, ports, [*[1] * single, *([total - single] if total > single else [])])
+        pieces = [every] * single + [every * (total - single)] * (total > single)
+        reason = law.why_pieces_differ(exact, ports, pieces)
         if reason and reason != law.NOBODY:
             return reason, 0
-        far = law.why_pieces_differ(exact, ports, [back, AFTER], law.stand_in(exact, ports))
+        far = law.why_pieces_differ(exact, ports, [back, AFTER * every], law.stand_in(exact, ports))
     reason = far or reason
     if reason is None and known > most:
         return f"Its options name {known} time steps; at most {most} can be tried here.", 0
@@ -275,22 +305,22 @@ def _recurrent_outputs(model: Model, trial: Trial) -> list[str | None]:
         some = tf.reduce_mean(made.sequences)  # a constant would decide a branch here
         return tf.fill(shapes[made.name], some), [state + tf.cast(some, state.dtype) for state in made.states]
 
-    def found(run: tuple[law.Named, list[Call]]) -> list[str | None]:
-        outputs, calls = run
+    def found(outputs: law.Named, calls: list[Call]) -> list[str | None]:
         ports = recurrent_ports(calls).items()
         return [next((port for port, tensor in ports if tensor is value), None) for _, value in outputs]
 
-    eagerly = found((trial.outputs, trial.calls))
+    eagerly = found(trial.outputs, trial.calls)
     functional, own = inside.functional_of(model.keras), {layer.name for layer, _ in model.layers.values()}
     sources = [] if functional is None else [inside.source(output) for output in functional.outputs]
     direct = [port if source in own else None for port, source in zip_longest(eagerly, sources)]
     if direct == eagerly:
         return eagerly
     traced: list[str | None] = []
-    feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(0))
+    feeds = {**model.draw(trial.sizes, trial.rows, np.random.default_rng(0)), **model.initial(trial.rows)}
 
     def graph(tensors: Mapping[str, Any]) -> None:
-        traced[:] = found(model.run(tensors, compute, lowered=True))
+        ran = model.run(tensors, compute, lowered=True)
+        traced[:] = found(ran.outputs, ran.calls)
 
     try:
         tf.function(graph, autograph=False).get_concrete_function({n: tf.constant(x) for n, x in feeds.items()})
@@ -323,6 +353,8 @@ def _time_axes(model: Model) -> list[Axis]:
         )
     if found := [(each.name, each.shape.index(None, 1)) for each in model.inputs if None in each.shape[1:]]:
         return found
+    if not model.layers:
+        return _longer_inputs(model)
     steps = _recurrent_steps(model, {})
     sizes = {(i.name, axis): int(size or 1) for i in model.inputs for axis, size in enumerate(i.shape) if axis}
     rank = {each.name: len(each.shape) for each in model.inputs}
@@ -335,6 +367,11 @@ def _time_axes(model: Model) -> list[Axis]:
     whole = {each.name: len(each.shape) > 2 or each.dtype.startswith("int") for each in model.inputs}
     long = [axis for axis, size in sizes.items() if size in (steps or []) and whole[axis[0]]]
     return list({name: (name, axis) for name, axis in reversed(long)}.values())[::-1]
+
+
+def _longer_inputs(model: Model) -> list[Axis]:
+    """Return the axes 1 of all inputs with more axes, or tokens: those that count time where nothing is recurrent."""
+    return [(each.name, 1) for each in model.inputs if len(each.shape) > (1 if each.dtype.startswith("int") else 2)]
 
 
 def _alike(sizes: Mapping[Axis, int], rank: Mapping[str, int]) -> Iterator[list[Axis]]:
@@ -350,7 +387,8 @@ def _alike(sizes: Mapping[Axis, int], rank: Mapping[str, int]) -> Iterator[list[
 def _recurrent_steps(model: Model, sizes: Mapping[Axis, int]) -> list[int] | None:
     """Return the T of each recurrent call when inputs have these sizes; None where that doesn't run."""
     try:
-        return [made.sequences.shape[1] for made in model.eagerly(model.draw(sizes, 2, np.random.default_rng(0)))[1]]
+        ran = model.eagerly(model.draw(sizes, 2, np.random.default_rng(0)))
+        return [made.sequences.shape[1] for made in ran.calls]
     except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
         return None
 
@@ -401,14 +439,16 @@ def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Tri
     Raises:
         ValueError: When an output is empty, which shows nothing.
     """
-    feeds = model.draw(sizes, rows, np.random.default_rng(seed + 1))
+    every = model.memories.every
+    sizes = {axis: -(-size // every) * every for axis, size in sizes.items()}
+    feeds = {**model.draw(sizes, rows, np.random.default_rng(seed + 1)), **model.initial(rows)}
     with swap.recorded(model.keras, inside=True) as record:
-        outputs, calls = model.eagerly(feeds)
-    if empty := [name for name, value in outputs if 0 in value.shape]:
+        ran = model.eagerly(feeds)
+    if empty := [name for name, value in ran.outputs if 0 in value.shape]:
         raise ValueError(f"its output {empty[0]!r} is empty for {max(sizes.values(), default=0)} time steps")
     rows = model.batch or rows
     given = sum(int(np.prod(value.shape)) for _, value in record if value is not None)
-    return Trial(sizes, rows, outputs, calls, max(given // max(sizes.values(), default=1) // rows, 1))
+    return Trial(sizes, rows, ran.outputs, ran.calls, max(given // max(sizes.values(), default=1) // rows, 1))
 
 
 def _longer(model: Model, clocks: Sequence[Clock], total: int, numbers: int) -> list[Trial]:
@@ -456,7 +496,7 @@ def _leads(model: Model, trials: Sequence[Trial], flexible: bool) -> dict[str, s
     for calls in zip(*(trial.calls for trial in trials), strict=True):
         counts = tuple(call.sequences.shape[0] / trial.rows for call, trial in zip(calls, trials, strict=True))
         rows.setdefault(calls[0].recurrence.name, set()).add(counts)
-    if not rows:
+    if not rows and model.layers:
         raise UnsupportedModel(
             f"model {model.keras.name!r} has recurrent layers but doesn't call them: there is no state."
         )
@@ -496,7 +536,8 @@ def _layout(model: Model, what: str, count: int, trial: Trial, pick: Callable[..
     feeds = model.draw(trial.sizes, trial.rows, np.random.default_rng(5))
     finals = []
     for given in (feeds, {port: value[::-1] for port, value in feeds.items()}):
-        finals.append(np.asarray(pick(*model.eagerly(given))))
+        ran = model.eagerly(given)
+        finals.append(np.asarray(pick(ran.outputs, ran.calls)))
     for dim in (f"batch * {count}", f"{count} * batch"):
         port = Port(what, "state", (dim,))
         swapped = port.samples(finals[0], np.arange(trial.rows)[::-1])

@@ -52,7 +52,7 @@ class Call:
         mask: Valid steps [B, T] bool, or None.
         own: Whether its first state is the layer's own: zeros in Keras, a port of the layer's here.
         given: Short name of a state -> the input port that is it, where the model's own inputs are the first state.
-        loop: Keras' own `inner_loop` of the layer, giving sequences and final states.
+        loop: Keras' own `inner_loop` of the layer on so many rows, None for all, giving sequences and final states.
         outputs: After the call: sequences [B, T, ...] in the order the steps are run, and the final states.
     """
 
@@ -63,7 +63,7 @@ class Call:
     mask: Tensor | None
     own: bool
     given: Mapping[str, str]
-    loop: Callable[[], tuple[Tensor, list[Tensor]]]
+    loop: Callable[..., tuple[Tensor, list[Tensor]]]
     outputs: tuple[Tensor, list[Tensor]] = field(default=(None, []))
 
     @property
@@ -71,8 +71,14 @@ class Call:
         """Whether every state came from a port, so that this call goes on where the last one ended."""
         return self.own or len(self.given) == len(self.states)
 
+    def first(self, rows: int) -> "Call":
+        """Return the call of the first rows alone."""
+        mask = None if self.mask is None else self.mask[:, :rows]
+        return replace(self, sequences=self.sequences[:, :rows], mask=mask, loop=functools.partial(self.loop, rows))
+
 
 Compute = Callable[[Call], tuple[Tensor, list[Tensor]]]
+Gate = Callable[[str, Tensor | None, Tensor], Tensor | None]
 
 
 def sublayers(layer: Any) -> Iterator[tuple[str, Any]]:
@@ -123,6 +129,7 @@ def call(
     lowered: bool = False,
     repeated: Mapping[str, tuple[Any, Recurrence]] = {},
     leads: Mapping[str, str] = {},
+    gate: Gate | None = None,
 ) -> tuple[Any, list[Call]]:
     """Run a model with its recurrent loops computed by `compute`.
 
@@ -137,11 +144,12 @@ def call(
         repeated: Recurrent layers that start anew at every step of an outer axis: computed as well, without ports, not
             in the list of calls.
         leads: Port prefix -> what the rows of its calls are, where that isn't "batch": "batch * 4" or "4 * batch".
+        gate: Name, mask and sequences of a call -> its mask without the rows that Keras doesn't have.
 
     Returns:
         The model's output and the calls in the order they were made.
     """
-    run = _Run(layers, repeated, feeds, compute, leads)
+    run = _Run(layers, repeated, feeds, compute, leads, gate)
     once = lowered or LENGTHS in feeds  # Keras gives an inner layer a mask without a time axis
     carrying = {id(layer) for layer, _ in layers.values()}
     with LOCK, ExitStack() as stack:
@@ -182,6 +190,7 @@ class _Run:
     feeds: Mapping[str, Tensor]
     compute: Compute
     leads: Mapping[str, str]
+    gate: Gate | None
     calls: list[Call] = field(default_factory=list)
     named: dict[int, str] = field(default_factory=dict)
 
@@ -216,6 +225,12 @@ class _Run:
         ]
         return keras.tree.pack_sequence_as(zeros, flat)
 
+    def _mask(self, prefix: str, name: str, mask: Tensor | None, sequences: Tensor) -> Tensor | None:
+        """Return the valid steps of a call."""
+        lengths = _rows_of(self.feeds.get(LENGTHS), self.leads.get(prefix, "batch"))
+        mask = _joined(mask, lengths, sequences)
+        return mask if self.gate is None else self.gate(name, mask, sequences)
+
     def _inner_loop(
         self,
         prefix: str,
@@ -230,9 +245,10 @@ class _Run:
         """Compute a call instead of Keras' loop, and remember it."""
         mask = mask[0] if isinstance(mask, list) else mask
 
-        def loop() -> tuple[Tensor, list[Tensor]]:
+        def loop(rows: int | None = None) -> tuple[Tensor, list[Tensor]]:
+            valid = None if made.mask is None else made.mask[:, :rows]
             with replaced(layer, {"return_sequences": True}):
-                _, outputs, states = keras_loop(sequences, initial_state, made.mask, training=False)
+                _, outputs, states = keras_loop(sequences[:, :rows], initial_state, valid, training=False)
             return outputs, keras.tree.flatten(states)
 
         name = self.named.pop(id(layer), None)
@@ -243,14 +259,13 @@ class _Run:
             for port, value in self.feeds.items()
             if state is value
         }
+        called = name or self._name(prefix)
         made = Call(
-            name or self._name(prefix),
+            called,
             recurrence,
             tf.cast(sequences, recurrence.dtype),  # a cell may compute in another type than its layer
             [tf.cast(state, recurrence.dtype) for state in states],
-            mask
-            if prefix in self.repeated
-            else _joined(mask, _rows_of(self.feeds.get(LENGTHS), self.leads.get(prefix, "batch")), sequences),
+            mask if prefix in self.repeated else self._mask(prefix, called, mask, sequences),
             name is not None,
             {} if name else given,
             loop,

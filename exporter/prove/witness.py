@@ -22,7 +22,7 @@ from ..memory.recurrence import Recurrence
 from ..model.function import Model
 from ..model.survey import Survey
 from ..model.swap import Call, Compute, computing_in, keras_loop, recorded
-from . import reference
+from . import recordings, reference
 from .draws import CANDIDATES, KINDS, SPECIAL, Kind, drawn
 
 ON_REAL_DATA = (
@@ -52,6 +52,9 @@ SHAKEN = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-11, "bfloat
 """By how much of themselves weights, inputs and states of a recurrence are shaken: one bit, or for 16-bit types, whose
 sums are made in float32, a rounding."""
 
+FEW = 16
+"""Calls of the fewest time steps that a recording from its start goes on after all that is remembered."""
+
 FOUND = 8
 """How many rows are added at most because they reach special values inside the model."""
 
@@ -59,7 +62,7 @@ FOUND = 8
 def totals_for(survey: Survey) -> tuple[int, ...]:
     """Return numbers of time steps to record: short and odd ones where the model can be stepped, else ones it takes."""
     if survey.no_step is None:
-        return (1, 2, 7, 40)
+        return tuple(survey.memories.every * calls for calls in (1, 2, 7, 40))
     short, long = survey.tried.get(TIME, (0, 0))
     return (short, long, long + 24) if survey.flexible else (short,)
 
@@ -93,14 +96,19 @@ def record(
     if feeds is not None:
         given = {**signature.initial_state(signature.count(feeds)), **feeds}
         signature.check_feeds(given, dims)
+        if model.memories.calls:
+            given = recordings.whole(model, signature, feeds)
         attempts = [recorder.run_on("feeds", "the user's own", given)]
     else:
         fixed = recorder.dims.get(TIME)
         wanted = list(totals) if fixed is None else [fixed]
-        attempts = [recorder.run_of(total) for total in wanted]
-        few = 7 if fixed is None and contract.no_step is None else min(wanted)
-        short = max((total for total in wanted if total <= 10), default=few)
+        attempts = [recorder.run_of(f"t{total}", total, recorder.before) for total in wanted]
+        few = 7 * signature.every if fixed is None and contract.no_step is None else min(wanted)
+        short = max((total for total in wanted if total <= 10 * signature.every), default=few)
         attempts += recorder.special(short)
+        if model.memories.calls:
+            unit = fixed or signature.every
+            attempts.append(recorder.run_of("start", recorder.before + (1 if fixed else FEW) * unit))
     recipe = {
         "witnesses": [f"Keras {contract.scheme}", _second(model)],
         "largest_difference": max(attempt.largest_difference for attempt in attempts),
@@ -203,6 +211,13 @@ class Recorder:
         """The first one, whose ports they all have."""
         return next(iter(self.contract.signatures.values()))
 
+    @property
+    def before(self) -> int:
+        """Time steps that come before those of a run, so that all that the model remembers is of them."""
+        span = self.model.memories.span
+        unit = self.dims.get(TIME, self.signature.every)
+        return -(-span // unit) * unit if self.model.memories.calls else 0
+
     def run_on(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Attempt:
         """Return an attempt on feeds that are given.
 
@@ -213,16 +228,21 @@ class Recorder:
         self.progress(name)
         return self._agreed(self._tried(name, kind, feeds))
 
-    def run_of(self, total: int) -> Attempt:
+    def run_of(self, name: str, total: int, before: int = 0) -> Attempt:
         """Return an attempt on random feeds of T steps on which the model is calm, else on the calmest that were found.
+
+        Args:
+            name: Of the run.
+            total: T.
+            before: Steps of a recording that come before them, see recordings.py.
 
         Raises:
             ParityError: When the witnesses disagree on all kinds of feeds.
             UnsupportedModel: When the model gives NaN or infinity on all of them.
         """
-        name, start = f"t{total}", time.monotonic()
+        start = time.monotonic()
         self.progress(name)
-        best = self._tried(name, KINDS[0].name, self._drawn(total, KINDS[0], ROWS))
+        best = self._tried(name, KINDS[0].name, self._drawn(before + total, KINDS[0], ROWS), before)
         crowd = ROWS * max(1, min(CROWD, NUMBERS // self._numbers(best.feeds)) // ROWS)
         for kind in KINDS[1:]:
             took = time.monotonic() - start
@@ -230,7 +250,8 @@ class Recorder:
                 break
             self.progress(f"{name}: looking for inputs on which rounding matters less, {kind.name} ones")
             try:
-                found = self._tried(name, kind.name, self._patterned(self._drawn(total, kind, crowd))).calmest()
+                crowded = self._patterned(self._drawn(before + total, kind, crowd))
+                found = self._tried(name, kind.name, crowded, before).calmest()
             except Exception:  # noqa: BLE001 - a layer may check its inputs and raise what it likes
                 continue
             best = min(best, found, key=lambda attempt: (not attempt.usable, attempt.noisiest))
@@ -241,10 +262,11 @@ class Recorder:
         self.progress("special values")
         wanted = len(SPECIAL) + min(64, NUMBERS // self._numbers(self._drawn(total, KINDS[0], 1)))
         kinds = (*SPECIAL, *(CANDIDATES[k % len(CANDIDATES)] for k in range(wanted - len(SPECIAL))))
-        feeds = self._drawn(total, kinds, wanted)
+        feeds = self._drawn(self.before + total, kinds, wanted)
         try:
             rows = self._reaching(feeds)
-            attempt = self._tried("special", "special values", self.signature.samples(feeds, np.array(rows)))
+            picked = self.signature.samples(feeds, np.array(rows))
+            attempt = self._tried("special", "special values", picked, self.before)
         except Exception:  # noqa: BLE001 - a layer may check its inputs and raise what it likes; these rows are an extra
             return []
         calm = np.flatnonzero(attempt.rows <= CALM)
@@ -276,7 +298,10 @@ class Recorder:
             dim: self.contract.example.get(dim, total) + 3 * k for k, dim in enumerate(sorted(named - set(steps)), 1)
         }
         dims = {**sizes, **self.dims, "batch": rows}
-        return drawn(self.signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
+        if self.model.memories.calls:
+            dims[TIME] = total  # of a whole recording
+        feeds = drawn(self.signature, dims, total, kinds if isinstance(kinds, tuple) else (kinds,))
+        return {name: value for name, value in feeds.items() if name not in self.model.states}
 
     def _numbers(self, feeds: Mapping[str, Array]) -> int:
         """Return how many numbers one row holds at its largest input."""
@@ -289,7 +314,7 @@ class Recorder:
         So that the calmest rows are not the ones on which nothing is run.
         """
         patterned = dict(crowd)
-        for port in self.signature.inputs:
+        for port in (port for port in self.signature.inputs if port.name in crowd):
             value = crowd[port.name]
             pattern = np.resize(value[:ROWS], value.shape)  # row after row, again and again
             if port.role == "lengths":
@@ -301,11 +326,13 @@ class Recorder:
                 patterned[port.name] = np.where(silent, 0, loud).astype(value.dtype)
         return patterned
 
-    def _tried(self, name: str, kind: str, feeds: Mapping[str, Array]) -> Attempt:
+    def _tried(self, name: str, kind: str, feeds: Mapping[str, Array], before: int = 0) -> Attempt:
         expect, keras_gives, *others = (
-            _witness(self.model, self.contract, feeds, way) for way in (_oracle, keras_loop, _shaken(0))
+            self._witness(feeds, way, before) for way in (_oracle, keras_loop, _shaken(0))
         )
-        others.append(self._all_in_float64(feeds))
+        others.append(self._all_in_float64(feeds, before))
+        if self.model.memories.calls:
+            feeds = recordings.reached(self.model, self.contract, feeds, before)
         ports = self.signature.ports
         shaken = {
             port: np.max([_gaps(ports[port], value, other[port], self.tolerance) for other in others], axis=0)
@@ -317,14 +344,19 @@ class Recorder:
         }
         return Attempt(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
 
-    def _all_in_float64(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _witness(self, feeds: Mapping[str, Array], way: Compute, before: int) -> dict[str, Array]:
+        if self.model.memories.calls:
+            return recordings.played(self.model, self.contract, feeds, before, way)
+        return _witness(self.model, self.contract, feeds, way)
+
+    def _all_in_float64(self, feeds: Mapping[str, Array], before: int) -> dict[str, Array]:
         """Return what the shaken reference gives between layers in float64, whose rounding a recurrence may amplify."""
         way = _shaken(1)
         try:
             with computing_in(self.model.keras, "float64"):
-                return _witness(self.model, self.contract, feeds, way)
+                return self._witness(feeds, way, before)
         except Exception:  # noqa: BLE001 - a layer that insists on a type, whatever it raises
-            return _witness(self.model, self.contract, feeds, way)
+            return self._witness(feeds, way, before)
 
     def _agreed(self, attempt: Attempt) -> Attempt:
         if not all(np.isfinite(value).all() for value in attempt.expect.values()):
@@ -373,7 +405,8 @@ def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compu
     signature = next(iter(contract.signatures.values()))
 
     def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        ports = model.ports({name: tf.constant(value) for name, value in feeds.items()}, compute, contract.outputs)
+        ran = model.run({name: tf.constant(value) for name, value in feeds.items()}, compute)
+        ports = ran.ports(contract.outputs)
         return {port.name: np.asarray(ports[port.name]).astype(port.dtype) for port in signature.outputs}
 
     return by_samples(signature, feeds, model.batch, call)

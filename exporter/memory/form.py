@@ -1,0 +1,128 @@
+"""What a layer remembers of earlier time steps besides a recurrence, and which calls of a model's layers do."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from signatures.contract import state_input, state_output
+from signatures.ports import Port
+
+from .recurrence import port_dtype
+from .window import Clock, Past, State, Wait
+
+Tensor = Any
+Array = NDArray[Any]
+
+
+class Form(Protocol):
+    """How a layer goes on from where the last call ended."""
+
+    @property
+    def states(self) -> Mapping[str, State]:
+        """Short name -> each state that is carried."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether it must not see rows before the first one that Keras has."""
+
+    def advance(
+        self, call: Callable[..., Tensor], inputs: Sequence[Tensor], states: Sequence[Tensor], valid: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run a call of the layer.
+
+        Args:
+            call: The layer's own, on inputs of any number of rows.
+            inputs: Those with rows, [B, rows, ...], of this call.
+            states: After the last one, in the order of `states`.
+            valid: Which rows of the input count, [B, rows] bool; None for all.
+
+        Returns:
+            (the output, the new states).
+        """
+
+    def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
+        """Return the states after a recording, in NumPy: the second witness of `advance`.
+
+        Args:
+            rows: All rows that each input has had so far, as Keras gives them, [B, rows, ...].
+            mask: Which of them count, where the layer takes a mask.
+        """
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One call of a layer or operation that remembers.
+
+    Attributes:
+        name: Port prefix.
+        target: The layer or operation.
+        nth: Which call of it, from 0.
+        clocks: Of each tensor that it is called with; None for one without rows.
+        form: What it remembers.
+    """
+
+    name: str
+    target: Any
+    nth: int
+    clocks: tuple[Clock | None, ...]
+    form: Form
+
+    @property
+    def ports(self) -> dict[str, Port]:
+        """Short name of a state -> the port that gives it."""
+        return {
+            short: Port(
+                state_output(self.name, short),
+                "state",
+                ("batch", *state.shape),
+                port_dtype(state.dtype),
+                initial=state.initial,
+            )
+            for short, state in self.form.states.items()
+        }
+
+
+@dataclass(frozen=True)
+class Memories:
+    """Everything that a model remembers besides its recurrences.
+
+    Attributes:
+        calls: The calls that remember, in the order they are made.
+        every: Time steps of which a call takes a multiple.
+        timed: Number of the model input whose rows are the time steps.
+        counter: Port of the stream's time steps, counted up to where every row of every layer counts.
+        gated: How many these are; 0 where all rows count from the start: there is no such port.
+        recurrent: Name of a recurrent call -> the clock of its input.
+        outputs: Clock of each of the model's outputs; None for one without rows.
+        ended: Names of recurrent calls whose rows end where Keras' do, so that their last states are Keras'.
+        blocks: Paths of layers that are taken as one with what they hold.
+    """
+
+    calls: tuple[Memory, ...] = ()
+    every: int = 1
+    timed: int = 0
+    counter: str = "steps"
+    gated: int = 0
+    recurrent: Mapping[str, Clock] = field(default_factory=dict)
+    outputs: tuple[Clock | None, ...] = ()
+    ended: frozenset[str] = frozenset()
+    blocks: frozenset[str] = frozenset()
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The ports that give what is remembered."""
+        counter = [Port(self.counter, "state", ("batch",), "int32", self.gated + 1)] if self.gated else []
+        return (*(port for call in self.calls for port in call.ports.values()), *counter)
+
+    @property
+    def span(self) -> int:
+        """Time steps after which nothing is left of a stream's start in what is remembered of rows."""
+        reach = [self.gated]
+        for call in self.calls:
+            if isinstance(call.form, (Past, Wait)):
+                kept = max((state.shape[0] for state in call.form.states.values()), default=0)
+                reach += [math.ceil((kept + clock.delay) * clock.rate) for clock in call.clocks if clock]
+        return max(reach)

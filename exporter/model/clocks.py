@@ -1,0 +1,281 @@
+"""Follow time through a model: which of its layers remember, what, and when the rows of each tensor come.
+
+The model is run on a recording while every call of a layer or operation is watched, and each is asked what it does with
+rows. Nothing is believed: law.py then holds the model with these memories to what Keras gives on whole recordings.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from signatures.contract import identifier, state_input, state_output, unique
+from signatures.errors import UnsupportedModel
+
+from ..memory.fold import folded
+from ..memory.form import Form, Memories, Memory
+from ..memory.window import Clock, Past, Wait, Window
+from .function import Axis, Model
+from .law import exactly
+from .probe import ENDLESS, SAMPLES, WHOLE, Found, found_by_options, only_rows_padded, probe
+from .remember import Watched, watched
+
+RECORDING = 720
+"""Time steps of the recording: a multiple of most strides."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a tensor.
+
+    Attributes:
+        clock: When its rows come; None where it has none.
+        ended: Whether the rows of a stream end where Keras' do.
+        of_all: Whether it is one row made of those of a whole recording.
+    """
+
+    clock: Clock | None
+    ended: bool = True
+    of_all: bool = False
+
+
+@dataclass
+class Walk:
+    """What is known of the tensors of one run.
+
+    Attributes:
+        model: The model.
+        taken: Names of ports that are taken.
+        rows: Tensor's id -> what is known of it.
+        seen: Every tensor that rows come in, the latest one last.
+        found: Calls that remember.
+        future: For messages: the layers that look ahead and by how many time steps.
+        probed: What a layer does with rows of some shape.
+    """
+
+    taken: set[str]
+    rows: dict[int, Row] = field(default_factory=dict)
+    seen: list[Any] = field(default_factory=list)
+    found: list[Memory] = field(default_factory=list)
+    future: list[tuple[str, int]] = field(default_factory=list)
+    probed: dict[Any, Found | None] = field(default_factory=dict)
+
+    def learn(self, tensor: Any, row: Row) -> None:
+        """Remember what is known of a tensor."""
+        self.rows[id(tensor)] = row
+        if row.clock:
+            self.seen.append(tensor)
+
+    def of(self, tensor: Any) -> Row:
+        """Return what is known of a tensor; of one that comes from where nobody looks, what is of one as long."""
+        if id(tensor) in self.rows:
+            return self.rows[id(tensor)]
+        alike = (x for x in reversed(self.seen) if len(tensor.shape) > 1 and x.shape[:2] == tensor.shape[:2])
+        return next((self.rows[id(x)] for x in alike), Row(None))
+
+    def visit(self, entry: Watched, dtypes: Sequence[str]) -> None:
+        """Follow the rows through one call.
+
+        Args:
+            entry: Which.
+            dtypes: Of its inputs, where the model computes in its own types.
+
+        Raises:
+            UnsupportedModel: Naming the layer, where no state makes it right.
+        """
+        rows = [self.of(x) for x in entry.inputs]
+        timed = [(x, row) for x, row in zip(entry.inputs, rows, strict=True) if row.clock]
+        kept = [dtype for dtype, row in zip(dtypes, rows, strict=True) if row.clock]
+        if timed and any(row.of_all for row in rows) and not isinstance(entry.target, keras.layers.RNN):
+            raise UnsupportedModel(
+                f"{entry.what} joins each time step with what is made of all of them, those of the future too"
+            )
+        clock, form = self._form(entry, timed, kept)
+        late = [row for _, row in timed if not row.ended]
+        if isinstance(entry.target, keras.layers.RNN):
+            [y, *_] = entry.outputs
+            clock = clock if y.shape[:2] == timed[0][0].shape[:2] else None
+        if clock is None and late and not isinstance(entry.target, keras.layers.RNN):
+            raise UnsupportedModel(
+                f"{entry.what} makes one row of a whole recording, whose end needs time steps of the future"
+                f" ({self.told()})"
+            )
+        for k, y in enumerate(entry.outputs):
+            has_rows = clock is not None and len(y.shape) > 1 and (k == 0 or y.shape[:2] == entry.outputs[0].shape[:2])
+            one = Row(None, not late, bool(timed) or any(row.of_all for row in rows))
+            self.learn(y, Row(clock, self._ended(y, clock)) if has_rows and clock else one)
+        if form is not None:
+            clocks = tuple(row.clock for row in rows)
+            self.found.append(Memory(self._name(entry, form), entry.target, entry.nth, clocks, form))
+
+    def output(self, name: str, value: Any) -> Clock | None:
+        """Return the clock of an output of the model.
+
+        Raises:
+            UnsupportedModel: When a stream can't give it.
+        """
+        row = self.of(value)
+        if row.clock and row.clock.delay < 0:
+            raise UnsupportedModel(f"Output {name!r} begins with {-row.clock.delay} rows of padding")
+        if row.clock is None and not row.ended:
+            raise UnsupportedModel(
+                f"Output {name!r} is one row for a whole recording, whose end needs time steps of the future"
+                f" ({self.told()})"
+            )
+        return row.clock
+
+    def told(self) -> str:
+        """Return which layers look ahead and how far."""
+        return ", ".join(f"{what[0].lower()}{what[1:]}: {steps}" for what, steps in self.future)
+
+    def _ended(self, tensor: Any, clock: Clock) -> bool:
+        return bool(tensor.shape[1] == RECORDING / clock.rate - clock.delay)
+
+    def _form(
+        self, entry: Watched, timed: list[tuple[Any, Row]], dtypes: Sequence[str]
+    ) -> tuple[Clock | None, Form | None]:
+        """Return when the rows of a call's output come, and what it remembers."""
+        clocks = [row.clock for _, row in timed if row.clock]
+        if not clocks:
+            return None, None
+        if isinstance(entry.target, (keras.layers.RNN, keras.layers.Wrapper)):
+            self._refuse_padded(entry, clocks[0])
+            return clocks[0], None
+        if len({clock.rate for clock in clocks}) > 1:
+            raise UnsupportedModel(f"{entry.what} joins tensors whose rows come at different rates")
+        shapes = [tuple(x.shape[2:]) for x, _ in timed]
+        found = self._found(entry, timed, shapes)
+        if len(set(clocks)) > 1:
+            if found.window != Window():
+                raise UnsupportedModel(f"{entry.what} joins rows of different delays and looks at several of them")
+            wait = Wait(tuple(clocks), tuple(shapes), tuple(dtypes))
+            return wait.after, wait
+        if found.window in (WHOLE, ENDLESS):
+            form = folded(entry.target, shapes[0], dtypes[0]) if len(timed) == 1 else None
+            if form is None:
+                return self._whole(entry, timed, found)
+            self._refuse_padded(entry, clocks[0])
+            return (clocks[0] if found.window == ENDLESS else None), form
+        assert isinstance(found.window, Window)
+        after = found.window.after(clocks[0])
+        if found.ahead:
+            self.future.append((entry.what, math.ceil(found.ahead * clocks[0].rate)))
+        if found.window.plain and not found.cropped:
+            return after, None
+        if len(timed) > 1:
+            raise UnsupportedModel(f"{entry.what} looks at several time steps of several inputs")
+        padded = None
+        if found_by_options(entry.target, len(shapes[0])) and only_rows_padded(entry.target):
+            padded = entry.target
+        return after, Past(found.window, clocks[0], shapes[0], dtypes[0], padded, found.cropped)
+
+    def _whole(self, entry: Watched, timed: list[tuple[Any, Row]], found: Found) -> tuple[Clock | None, Form | None]:
+        """Let pass what gives the last row alone; refuse what looks at all."""
+        if found.window == WHOLE and _last_only(entry, timed):
+            return None, None
+        raise UnsupportedModel(f"{entry.what} looks at all time steps, and nothing is known that can be carried instead")
+
+    def _found(self, entry: Watched, timed: Any, shapes: list[tuple[int, ...]]) -> Found:
+        known = found_by_options(entry.target, len(shapes[0])) if len(timed) == 1 else None
+        key = (id(entry.target), tuple(shapes), entry.nth if len(entry.inputs) > 1 or _has_arguments(entry) else 0)
+        if known is None and key not in self.probed:
+            self.probed[key] = probe(_on_rows(entry, timed), shapes, [x.dtype.name for x, _ in timed])
+        found = known or self.probed[key]
+        return found or Found(Window())  # where it can't be run alone the law has the word
+
+    def _refuse_padded(self, entry: Watched, clock: Clock) -> None:
+        if clock.delay < 0:
+            raise UnsupportedModel(
+                f"{entry.what} sees {-clock.delay} rows of padding before the first time step, which a stream doesn't"
+            )
+
+    def _name(self, entry: Watched, form: Form) -> str:
+        base, shorts = identifier(entry.path), list(form.states)
+
+        def ports(name: str) -> set[str]:
+            return {made(name, short).lower() for short in shorts for made in (state_input, state_output)}
+
+        lower = {name.lower() for name in self.taken}
+        names = (base if not k else f"{base}_{k}" for k in range(len(lower) + 1))
+        name = next(n for n in names if not ports(n) & lower)
+        self.taken |= ports(name)
+        return name
+
+
+def _has_arguments(entry: Watched) -> bool:
+    return not isinstance(entry.target, keras.Layer)
+
+
+def _on_rows(entry: Watched, timed: list[tuple[Any, Row]]) -> Any:
+    """Return a call of a layer on other rows in the place of its own."""
+    own = [any(x is each for each, _ in timed) for x in entry.inputs]
+
+    def again(rows: list[Any]) -> Any:
+        place = iter(rows)
+        return entry.again([next(place) if is_timed else x for x, is_timed in zip(entry.inputs, own, strict=True)])
+
+    return again
+
+
+def _last_only(entry: Watched, timed: list[tuple[Any, Row]]) -> bool:
+    """Whether a layer gives the same when all rows but the last one are others."""
+    again = _on_rows(entry, timed)
+    others = [keras.ops.concatenate([x[:, :-1] * 0 + 1, x[:, -1:]], axis=1) for x, _ in timed]
+    one, other = (keras.tree.flatten(again(xs)) for xs in ([x for x, _ in timed], others))
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
+
+
+def find(
+    model: Model, lengths: Mapping[Axis, int], timed: list[Axis], taken: set[str], blocks: frozenset[str]
+) -> tuple[Memories, str]:
+    """Run a model on a recording, then each of its layers alone, and return what it has to carry.
+
+    Args:
+        model: The model.
+        lengths: Axes of inputs that count no time steps of a call -> their sizes.
+        timed: Those that do.
+        taken: Names of ports that are taken.
+        blocks: Paths of layers that are taken as one.
+
+    Returns:
+        (what it remembers, which layers look into the future and how far).
+
+    Raises:
+        UnsupportedModel: Naming the layer that no state makes right.
+    """
+    sizes = {**lengths, **dict.fromkeys(timed, RECORDING)}
+    walk = Walk(set(taken))
+    with watched(model.keras, blocks) as record:
+        model.eagerly(model.draw(sizes, SAMPLES, np.random.default_rng(3)))
+    dtypes = [[x.dtype.name for x in entry.inputs] for entry in record]
+    with exactly(model, sizes) as exact:
+        with watched(model.keras, blocks) as record:
+            ran = exact.eagerly(exact.draw(sizes, SAMPLES, np.random.default_rng(3)))
+        for name, tensor in ran.inputs.items():
+            walk.learn(tensor, Row(Clock() if (name, 1) in timed else None))
+        made, own = iter(ran.calls), {id(layer) for layer, _ in exact.layers.values()}
+        recurrent: dict[str, Row] = {}
+        for entry, types in zip(record, dtypes, strict=True):
+            walk.visit(entry, types)
+            if id(entry.target) in own:
+                recurrent[next(made).name] = walk.of(entry.inputs[0])
+    outputs = [walk.output(name, value) for name, value in ran.outputs]
+    clocks = {name: row.clock for name, row in recurrent.items() if row.clock}
+    gates = [clock for memory in walk.found if memory.form.gated for clock in memory.clocks if clock]
+    steps = max((math.ceil(clock.delay * clock.rate) for clock in (*gates, *clocks.values())), default=0)
+    every = math.lcm(*(row.clock.rate.numerator for row in walk.rows.values() if row.clock), 1)
+    memories = Memories(
+        calls=tuple(walk.found),
+        every=every,
+        timed=[each.name for each in model.inputs].index(timed[0][0]),
+        counter=unique("steps", walk.taken),
+        gated=-(-steps // every) * every,
+        recurrent=clocks,
+        outputs=tuple(outputs),
+        ended=frozenset(name for name, row in recurrent.items() if row.ended),
+        blocks=blocks,
+    )
+    return memories, walk.told()

@@ -1,0 +1,212 @@
+"""Run a model whose layers with memory go on from state ports, and watch what each of its layers is called with."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from signatures.contract import state_input
+
+from ..inside import functional_of, held, is_keras_own, replaced
+from ..memory.form import Memories, Memory
+from ..memory.window import Clock, steps_of
+from .swap import LOCK, sublayers
+
+Tensor = Any
+
+
+@dataclass
+class Remembering:
+    """One run of a model that goes on from its state ports.
+
+    Attributes:
+        memories: What is remembered.
+        feeds: State ports by name.
+        inputs: The model's inputs, flattened; the first one over time tells how many steps there are.
+        states: Port -> what it gives, once the layers have run.
+    """
+
+    memories: Memories
+    feeds: Mapping[str, Tensor]
+    inputs: Sequence[Tensor]
+    states: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Swap the calls of the layers that remember."""
+        by_target: dict[int, dict[int, Memory]] = {}
+        for memory in self.memories.calls:
+            by_target.setdefault(id(memory.target), {})[memory.nth] = memory
+        if self.memories.gated:
+            counted = self._before() + self._total()
+            self.states[self.memories.counter] = tf.minimum(counted, self.memories.gated)
+        with LOCK, ExitStack() as stack:
+            for memories in by_target.values():
+                target = next(iter(memories.values())).target
+                stack.enter_context(replaced(target, {"call": self._call(target.call, memories)}))
+            yield
+
+    def counts(self, clock: Clock, rows: Any) -> Tensor | None:
+        """Return which rows of a tensor Keras has, [B, rows] bool; None for all."""
+        if clock.delay <= 0:
+            return None
+        began = self._before() * clock.rate.denominator // clock.rate.numerator
+        return tf.expand_dims(tf.range(rows), 0) + tf.expand_dims(began, 1) >= clock.delay
+
+    def of_call(self, name: str, mask: Tensor | None, sequences: Tensor) -> Tensor | None:
+        """Return the mask of a recurrent call, without rows that Keras doesn't have."""
+        clock = self.memories.recurrent.get(name, Clock())
+        return _both(mask, self.counts(clock, steps_of(sequences)))
+
+    def _before(self) -> Tensor:
+        """Return how many time steps there were before this call, [B]."""
+        return self.feeds[f"{self.memories.counter}_in"]
+
+    def _total(self) -> Any:
+        return steps_of(self.inputs[self.memories.timed])
+
+    def _call(self, own: Callable[..., Any], memories: Mapping[int, Memory]) -> Callable[..., Any]:
+        made = itertools.count()
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            memory = memories.get(next(made))
+            if memory is None:
+                return own(*args, **kwargs)
+            tensors, again = taken(own, args, kwargs)
+            timed = [x for x, clock in zip(tensors, memory.clocks, strict=True) if clock]
+
+            def on(*others: Tensor) -> Any:
+                place = iter(others)
+                return again([next(place) if clock else x for x, clock in zip(tensors, memory.clocks, strict=True)])
+
+            ports = memory.ports
+            states = []
+            for short, state in memory.form.states.items():
+                given = self.feeds[state_input(memory.name, short)]
+                states.append(given if state.dtype.startswith("int") else tf.cast(given, timed[0].dtype))
+            valid = mask_of(kwargs)
+            if memory.form.gated:
+                [clock] = {clock for clock in memory.clocks if clock}
+                valid = _both(valid, self.counts(clock, steps_of(timed[0])))
+            output, finals = memory.form.advance(on, timed, states, valid)
+            for port, state in zip(ports.values(), finals, strict=True):
+                self.states[port.name] = state
+            return output
+
+        return call
+
+
+def _both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if mask is None or other is None:
+        return other if mask is None else mask
+    return tf.logical_and(mask, other)
+
+
+def mask_of(kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the mask that a layer is called with."""
+    mask = kwargs.get("mask")
+    return next((each for each in keras.tree.flatten(mask) if each is not None), None) if mask is not None else None
+
+
+def taken(own: Callable[..., Any], args: Any, kwargs: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
+    """Return the tensors that a layer is called with, and its call with others in their places and no mask."""
+    named = {name: value for name, value in kwargs.items() if name != "mask"}
+    flat = keras.tree.flatten((args, named))
+    tensors = [x for x in flat if keras.ops.is_tensor(x)]
+
+    def again(others: Sequence[Tensor]) -> Any:
+        place = iter(others)
+        filled = [next(place) if keras.ops.is_tensor(x) else x for x in flat]
+        new_args, new_named = keras.tree.pack_sequence_as((args, named), filled)
+        return own(*new_args, **new_named)
+
+    return tensors, again
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One call of a layer or operation.
+
+    Attributes:
+        what: For messages: Layer 'conv'.
+        path: Its path in the model.
+        target: The layer or operation.
+        nth: Which call of it, from 0.
+        inputs: The tensors it is called with.
+        mask: The mask that it is called with.
+        outputs: Those that it gives.
+        again: Its own call, on other tensors.
+    """
+
+    what: str
+    path: str
+    target: Any
+    nth: int
+    inputs: list[Tensor]
+    mask: Tensor | None
+    outputs: list[Tensor]
+    again: Callable[[Sequence[Tensor]], Any]
+
+
+@contextmanager
+def watched(model: Any, blocks: frozenset[str] = frozenset()) -> Iterator[list[Watched]]:
+    """Record every call of a layer or operation of a model, innermost ones alone.
+
+    Args:
+        model: The Keras model.
+        blocks: Paths of layers that are recorded as one, without those inside.
+    """
+    record: list[Watched] = []
+
+    def watch(what: str, path: str, target: Any) -> Callable[..., Any]:
+        own, made = target.call, itertools.count()
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            tensors, again = taken(target, args, kwargs)  # the layer itself, which casts its weights
+            nth, outputs = next(made), own(*args, **kwargs)
+            flat = [y for y in keras.tree.flatten(outputs) if keras.ops.is_tensor(y)]
+            record.append(Watched(what, path, target, nth, tensors, mask_of(kwargs), flat, again))
+            return outputs
+
+        return call
+
+    with LOCK, ExitStack() as stack:
+        for path, layer in sublayers(model):
+            if any(path.startswith(f"{block}/") for block in blocks):
+                continue
+            if path in blocks or is_one(layer):
+                stack.enter_context(replaced(layer, {"call": watch(f"Layer {path!r}", path, layer)}))
+            graph = functional_of(layer) if path not in blocks else None
+            _watch_operations(graph, stack, watch)
+        _watch_operations(functional_of(model), stack, watch)
+        yield record
+
+
+def _watch_operations(graph: Any, stack: ExitStack, watch: Callable[..., Any]) -> None:
+    for operation in graph.operations if graph is not None else ():
+        if not isinstance(operation, keras.Layer):  # keras.ops between the layers of a functional model
+            name = operation.name
+            stack.enter_context(replaced(operation, {"call": watch(f"Operation {name!r}", name, operation)}))
+
+
+def is_one(layer: Any) -> bool:
+    """Whether a layer is a whole of its own, whatever it holds."""
+    whole = (keras.layers.RNN, keras.layers.Wrapper)
+    own = is_keras_own(type(layer), "layers") and not isinstance(layer, keras.layers.Bidirectional)
+    return isinstance(layer, whole) or not held(layer) or (own and not isinstance(layer, keras.Model))
+
+
+def blocks_of(model: Any) -> frozenset[str]:
+    """Return the paths of the user's own layers that hold others, outermost ones, without a recurrent layer."""
+    found: list[str] = []
+    for path, layer in sublayers(model):
+        inner = [each for _, each in sublayers(layer)]
+        plain = not any(hasattr(each, "state_size") or isinstance(each, keras.layers.RNN) for each in [layer, *inner])
+        own = functional_of(layer) is None if isinstance(layer, keras.Model) else not is_keras_own(type(layer))
+        if held(layer) and own and plain and not any(path.startswith(f"{outer}/") for outer in found):
+            found.append(path)
+    return frozenset(found)

@@ -1,0 +1,71 @@
+"""From a model to a survey of its stream: what its layers with memory carry is looked for where it can't be stepped."""
+
+from dataclasses import replace
+
+from signatures.contract import LENGTHS
+from signatures.errors import UnsupportedModel, one_line
+from signatures.ports import TIME, time_dims
+
+from ..memory.form import Memories
+from . import clocks
+from .function import Model
+from .remember import blocks_of
+from .survey import WHOLE, Survey, survey
+
+
+def surveyed(model: Model, lookahead: bool = False) -> Survey:
+    """Run the model on random data and return what that shows.
+
+    Args:
+        model: The model.
+        lookahead: Whether layers may look into the future, so that their outputs come later.
+
+    Raises:
+        UnsupportedModel: When the model can't be run, has nothing to remember, or an input leaves other axes open than
+            the batch and one more.
+    """
+    found = survey(model)
+    if found.no_step is None and found.calls:
+        return found
+    reason = found.no_step or "no layer remembers anything"
+    timed = [(port.name, port.time_axis) for port in found.inputs if port.time_axis is not None]
+    if found.flexible and timed and len(time_dims(found.inputs)) == 1 and all(axis == 1 for _, axis in timed):
+        whole = {(port.name, axis): found.tried[str(dim)][0] for port in found.inputs for axis, dim in enumerate(port.shape) if dim in found.tried and (port.name, axis) not in timed}
+        for blocks in dict.fromkeys((frozenset(), blocks_of(model.keras))):
+            try:
+                memories, future = clocks.find(model, whole, timed, _ports(found), blocks)
+            except UnsupportedModel as error:
+                reason = f"{error}."
+                continue
+            if future and not lookahead:
+                reason = f"It needs time steps of the future ({future})."
+                break
+            if not memories.calls and memories.every == 1:
+                continue
+            model.memories = memories
+            try:
+                streamed = survey(model)
+            except UnsupportedModel as error:
+                streamed = replace(found, no_step=one_line(error))
+            if streamed.no_step is None and (streamed.calls or memories.calls):
+                return streamed
+            reason = streamed.no_step or reason
+            model.memories = Memories()
+    if found.tried.get(TIME) == WHOLE:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} can't be run on any number of time steps, and not as a stream: {reason}\n"
+            "  Check that it predicts in Keras."
+        )
+    if not found.calls and not model.repeated:
+        raise UnsupportedModel(
+            f"model {model.keras.name!r} has no recurrent layer, and no other one has a memory that can be made explicit:"
+            f"\n  {reason}\n  For models without state Keras' model.export() is the tool."
+        )
+    return replace(found, no_step=reason)
+
+
+def _ports(found: Survey) -> set[str]:
+    """Return the names of all ports, and of those that its states come from."""
+    outputs = [*found.outputs, *(port for call in found.calls for port in call.outputs)]
+    states = [f"{port.name}_in" for port in outputs if port.role == "state"]
+    return {LENGTHS, *found.tried, *(port.name for port in (*found.inputs, *outputs)), *states}
