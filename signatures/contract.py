@@ -204,15 +204,16 @@ def _signature(name: str, data: dict[str, Any]) -> Signature:
     )
     if data["name"] != name:
         raise ValueError(f"signature {name!r} has the name {data['name']!r:.100}")
-    delay = _mapping(data["delay"], str, int)
-    if wrong := [f"{output!r:.100} by {rows}" for output, rows in delay.items() if not _late(outputs, output, rows)]:
-        raise ValueError(f"a delay of {wrong[0]}")
-    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"], EVERY), delay)
+    delay, ahead = (_rows(data[key], key, outputs) for key in ("delay", "ahead"))
+    return Signature(name, inputs, outputs, carries, _sizes(data["dims"]), _size(data["every"], EVERY), delay, ahead)
 
 
-def _late(outputs: tuple[Port, ...], output: str, rows: int) -> bool:
-    """Whether there is such an output over time, and so many rows that it can be late by."""
-    return 0 <= rows <= MOST and any(port.name == output and port.timed for port in outputs)
+def _rows(data: Any, key: str, outputs: tuple[Port, ...]) -> dict[str, int]:
+    """Return output over time -> rows, as few as an axis can have."""
+    timed, rows = {port.name for port in outputs if port.timed}, _mapping(data, str, int)
+    if wrong := [f"{name!r:.100} by {n}" for name, n in rows.items() if name not in timed or not 0 <= n <= MOST]:
+        raise ValueError(f"{key} of {wrong[0]}")
+    return rows
 
 
 def _port(data: dict[str, Any]) -> Port:

@@ -130,7 +130,9 @@ class Signature:
         dims: Dimensions this signature fixes, {"time": 1} for `step`.
         every: A call takes a multiple of this many time steps.
         delay: Output over time -> how many rows later than the model gives it on a whole recording; what isn't named
-            isn't late. It is told to whoever reads the outputs: neither streams nor checks shift them.
+            isn't late. Its first so many rows come before the model's first one and mean nothing.
+        ahead: Output over time -> how many rows of a recording come after its last time step, as they look into the
+            future; see Stream.flush.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Signature:
     dims: Mapping[str, int] = field(default_factory=dict)
     every: int = 1
     delay: Mapping[str, int] = field(default_factory=dict)
+    ahead: Mapping[str, int] = field(default_factory=dict)
 
     def fixed(self, dims: Mapping[str, int]) -> "Signature":
         """Return the same callable with more dimensions fixed; those that it fixes already stay."""

@@ -1,13 +1,15 @@
 """Streaming: push chunks of any length through an artifact, the state carried from one to the next."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from .contract import LENGTHS, Contract
 from .errors import FeedError
-from .ports import TIME, Array, Feeds, Port, Signature, show
+from .ports import TIME, Array, Feeds, Port, Signature, show, sized, time_dims
 
 
 class Stream:
@@ -16,20 +18,32 @@ class Stream:
     Pushing T time steps at once, one by one or in chunks of any length gives the same numbers: that is the law every
     artifact is checked for.
 
+    An output may have a `delay` of some rows (see Signature): its first rows then mean nothing, and where layers look
+    into the future the last ones come by `flush`.
+
     Attribute `state` is what the next push starts from; it may be set to resume a stream. A stream belongs to one
     thread at a time; any number of streams, in any threads, may share a runner.
     """
 
     def __init__(
-        self, contract: Contract, dims: Mapping[str, int], run: Callable[[str, Feeds], dict[str, Array]], batch: int = 1
+        self,
+        contract: Contract,
+        dims: Mapping[str, int],
+        run: Callable[[str, Feeds], dict[str, Array]],
+        batch: int = 1,
+        *,
+        buffer: bool = False,
+        trim: bool = False,
     ) -> None:
-        """Start from zeros; `Runner.stream` is the usual way here.
+        """Start from the beginning; `Runner.stream` is the usual way here.
 
         Args:
             contract: Of the artifact.
             dims: Dimensions that are fixed in it.
             run: Runs one of its signatures, see Runner.run.
             batch: How many independent streams run side by side.
+            buffer: Whether time steps that no call takes yet are kept for the next push.
+            trim: Whether the rows of outputs that come before the model's first one are left out.
 
         Raises:
             FeedError: When the model can't be streamed, or the artifact is fixed to another batch size.
@@ -40,7 +54,7 @@ class Stream:
         if not isinstance(batch, int) or batch < 1 or batch != fixed:
             raise FeedError(f"The artifact runs batches of {dims.get('batch', 'at least 1')}; batch={batch} was asked.")
         self._contract, self._dims, self._run = contract, dims, run
-        self._batch = batch
+        self._batch, self._buffer, self._trim = batch, buffer, trim
         # The ports of any signature, for any number of time steps.
         self._ports = replace(next(iter(contract.signatures.values())), dims={})
         self._timed = [port for port in self._ports.inputs if port.timed]
@@ -69,8 +83,10 @@ class Stream:
         self._state = dict(state)
 
     def reset(self) -> None:
-        """Go back to the start of the stream: zero state."""
+        """Go back to the start of the stream."""
         self.state = self._ports.initial_state(self._batch)
+        self._rest: dict[str, Array] = {}
+        self._early = dict(self._ports.delay) if self._trim else {}
 
     def push(self, x: Array | None = None, /, **inputs: Array) -> dict[str, Array]:
         """Run the next T time steps.
@@ -81,7 +97,8 @@ class Stream:
                 every push. `lengths` may be left out: every step is then valid.
 
         Returns:
-            Output port -> array. Outputs with a time axis have T entries; the others are those of the last step.
+            Output port -> array. Outputs with a time axis have their rows of these T steps; the others are those of the
+            last step. With `buffer` and too few steps for a call: nothing, an empty dict.
 
         Raises:
             FeedError: When names, shapes or types don't fit; the state is then unchanged.
@@ -94,10 +111,57 @@ class Stream:
         }
         if any(port.name == LENGTHS for port in self._ports.inputs):
             feeds.setdefault(LENGTHS, np.full(self._batch, max(lengths, default=0), np.int32))
-        self._ports.check_feeds({**feeds, **self.state}, {"batch": self._batch})
+        checked = replace(self._ports, every=1) if self._buffer else self._ports
+        checked.check_feeds({**feeds, **self.state}, {"batch": self._batch})
         if len(lengths) != 1:
             raise FeedError(f"All inputs with a time axis take the same number of time steps; got {sorted(lengths)}.")
         [total] = lengths
+        if self._buffer:
+            for port in self._timed:
+                feeds[port.name] = port.in_a_row([*([self._rest[port.name]] if self._rest else []), feeds[port.name]])
+            total = self._steps(feeds)
+            whole = total // self._unit * self._unit
+            self._rest = cut(feeds, self._ports.inputs, whole, total - whole) if total > whole else {}
+            if not whole:
+                return {}
+            feeds, total = cut(feeds, self._ports.inputs, 0, whole), whole
+        return self._pushed(feeds, total)
+
+    def flush(self) -> dict[str, Array]:
+        """End the stream: give the rows of outputs that look into the future, as if zeros came, and start again.
+
+        Where one layer looks into the future that is what Keras gives at the end of a recording; where several follow
+        each other Keras pads each of them with zeros, and rows at the very end differ.
+
+        Returns:
+            Output port -> array, of outputs with a time axis alone: the rows that were still to come.
+
+        Raises:
+            FeedError: When the model has inputs without a time axis, and nothing is buffered.
+        """
+        ports, rest = self._ports, self._steps(self._rest) if self._rest else 0
+        late = max((math.ceil(rows * self._steps_a_row(port)) for port, rows in ports.ahead.items()), default=0)
+        total = -(-(rest + late) // self._unit) * self._unit
+        if not total:
+            self.reset()
+            return {}
+        feeds = dict(self._rest)
+        for port in self._timed:
+            shape = port.sized({"batch": self._batch, str(port.time): total - rest})
+            zeros = np.zeros([int(size) for size in shape], port.dtype)
+            feeds[port.name] = port.in_a_row([feeds[port.name], zeros]) if rest else zeros
+        if missing := [port.name for port in ports.inputs if port.name not in {*feeds, *self.state}]:
+            raise FeedError(f"Input {missing[0]!r} has no time axis: push zeros with it instead of flushing.")
+        outputs = self._pushed(feeds, total)
+        kept = {}
+        for port in (port for port in ports.outputs if port.timed):
+            per_row = self._steps_a_row(port.name)
+            rows = math.ceil(rest / per_row) + ports.ahead.get(port.name, 0)
+            kept[port.name] = port.steps(outputs[port.name], 0, rows)
+        self.reset()
+        return kept
+
+    def _pushed(self, feeds: dict[str, Array], total: int) -> dict[str, Array]:
         signature = self._signature_for(total)
         chunk = signature.dims.get(TIME, self._dims.get(TIME, total))
         if total % chunk:
@@ -108,7 +172,32 @@ class Stream:
             state = {carry.input: outputs[carry.output].copy() for carry in signature.carries}
             pieces.append(outputs)
         self.state = state
-        return join(pieces, signature.outputs)
+        outputs = join(pieces, signature.outputs)
+        for port in (port for port in signature.outputs if self._early.get(port.name)):
+            assert port.time_axis is not None
+            rows = outputs[port.name].shape[port.time_axis]
+            early = min(self._early[port.name], rows)
+            self._early[port.name] -= early
+            outputs[port.name] = port.steps(outputs[port.name], early, rows - early)
+        return outputs
+
+    @property
+    def _unit(self) -> int:
+        """Time steps that the smallest call takes."""
+        signatures = self._contract.signatures
+        every = self._ports.every
+        return every if "step" in signatures else self._dims.get(TIME, every)
+
+    def _steps(self, feeds: Feeds) -> int:
+        """Return how many time steps feeds hold."""
+        [port, *_] = self._timed
+        return int(feeds[port.name].shape[port.time_axis or 0])
+
+    def _steps_a_row(self, output: str) -> Fraction:
+        """Return the time steps for each row of an output."""
+        every = self._ports.every
+        rows = sized(self._ports.ports[output].time, dict.fromkeys(time_dims(self._ports.inputs), every))
+        return Fraction(every, rows) if isinstance(rows, int) else Fraction(1)
 
     def _signature_for(self, total: int) -> Signature:
         """Return the signature that runs `total` steps in the fewest calls."""

@@ -229,7 +229,8 @@ def expectations(model, x, contract):
     function, ports = Model(model), {port.name for port in sequence.outputs}
     for name in [name for name in function.layers if f"{name}_sequences" not in ports]:
         function.start_anew(name)  # inside a TimeDistributed over the time steps
-    own, calls = function.eagerly({"x": x, **states})
+    ran = function.eagerly({"x": x, **states})
+    own, calls = ran.outputs, ran.calls
     expected = dict(zip(contract.outputs, (value for _, value in own), strict=True))
     for call in calls:
         sequences, finals = call.outputs

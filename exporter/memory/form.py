@@ -97,7 +97,6 @@ class Memories:
         gated: How many these are; 0 where all rows count from the start: there is no such port.
         recurrent: Name of a recurrent call -> the clock of its input.
         outputs: Clock of each of the model's outputs; None for one without rows.
-        ended: Names of recurrent calls whose rows end where Keras' do, so that their last states are Keras'.
         blocks: Paths of layers that are taken as one with what they hold.
     """
 
@@ -108,7 +107,6 @@ class Memories:
     gated: int = 0
     recurrent: Mapping[str, Clock] = field(default_factory=dict)
     outputs: tuple[Clock | None, ...] = ()
-    ended: frozenset[str] = frozenset()
     blocks: frozenset[str] = frozenset()
 
     @property
@@ -119,8 +117,8 @@ class Memories:
 
     @property
     def span(self) -> int:
-        """Time steps after which nothing is left of a stream's start in what is remembered of rows."""
-        reach = [self.gated]
+        """Time steps after which nothing is left of a stream's start in what is remembered of rows, nor a delay."""
+        reach = [self.gated, *(math.ceil(clock.delay * clock.rate) for clock in self.outputs if clock)]
         for call in self.calls:
             if isinstance(call.form, (Past, Wait)):
                 kept = max((state.shape[0] for state in call.form.states.values()), default=0)

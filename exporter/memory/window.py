@@ -12,7 +12,7 @@ A call of T time steps runs the layer as Keras has it on [past, T steps], and ha
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -34,10 +34,13 @@ class Clock:
     Attributes:
         rate: Time steps of the model's input for each row.
         delay: In rows; below 0 where Keras has rows of padding that a stream never sees.
+        ahead: Rows that Keras has of a recording and a stream hasn't given at its end, as they look into the future;
+            below 0 where it is a stream that has more.
     """
 
     rate: Fraction = Fraction(1)
     delay: int = 0
+    ahead: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

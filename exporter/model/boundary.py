@@ -65,7 +65,8 @@ def contract(
         (*survey.outputs, *recurrent),
         tuple(c for c in carries if starts[c.input] == 1),
         every=memories.every,
-        delay=survey.delays,
+        delay={port: clock.delay for port, clock in survey.clocks.items() if clock.delay},
+        ahead={port: clock.ahead for port, clock in survey.clocks.items() if clock.ahead > 0},
     )
     one = dict.fromkeys(time_dims(survey.inputs), memories.every)
     made = {

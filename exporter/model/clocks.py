@@ -6,7 +6,7 @@ rows. Nothing is believed: law.py then holds the model with these memories to wh
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -33,12 +33,12 @@ class Row:
 
     Attributes:
         clock: When its rows come; None where it has none.
-        ended: Whether the rows of a stream end where Keras' do.
+        late: Whether it is made of rows of which a stream hasn't given the last ones.
         of_all: Whether it is one row made of those of a whole recording.
     """
 
     clock: Clock | None
-    ended: bool = True
+    late: bool = False
     of_all: bool = False
 
 
@@ -94,7 +94,7 @@ class Walk:
                 f"{entry.what} joins each time step with what is made of all of them, those of the future too"
             )
         clock, form = self._form(entry, timed, kept)
-        late = [row for _, row in timed if not row.ended]
+        late = any(row.late for row in rows) or any(row.clock.ahead for _, row in timed if row.clock)
         if isinstance(entry.target, keras.layers.RNN):
             [y, *_] = entry.outputs
             clock = clock if y.shape[:2] == timed[0][0].shape[:2] else None
@@ -105,8 +105,8 @@ class Walk:
             )
         for k, y in enumerate(entry.outputs):
             has_rows = clock is not None and len(y.shape) > 1 and (k == 0 or y.shape[:2] == entry.outputs[0].shape[:2])
-            one = Row(None, not late, bool(timed) or any(row.of_all for row in rows))
-            self.learn(y, Row(clock, self._ended(y, clock)) if has_rows and clock else one)
+            one = Row(None, late, bool(timed) or any(row.of_all for row in rows))
+            self.learn(y, Row(_ended(y, clock)) if has_rows and clock else one)
         if form is not None:
             clocks = tuple(row.clock for row in rows)
             self.found.append(Memory(self._name(entry, form), entry.target, entry.nth, clocks, form))
@@ -120,7 +120,7 @@ class Walk:
         row = self.of(value)
         if row.clock and row.clock.delay < 0:
             raise UnsupportedModel(f"Output {name!r} begins with {-row.clock.delay} rows of padding")
-        if row.clock is None and not row.ended:
+        if row.clock is None and row.late:
             raise UnsupportedModel(
                 f"Output {name!r} is one row for a whole recording, whose end needs time steps of the future"
                 f" ({self.told()})"
@@ -130,9 +130,6 @@ class Walk:
     def told(self) -> str:
         """Return which layers look ahead and how far."""
         return ", ".join(f"{what[0].lower()}{what[1:]}: {steps}" for what, steps in self.future)
-
-    def _ended(self, tensor: Any, clock: Clock) -> bool:
-        return bool(tensor.shape[1] == RECORDING / clock.rate - clock.delay)
 
     def _form(
         self, entry: Watched, timed: list[tuple[Any, Row]], dtypes: Sequence[str]
@@ -205,6 +202,11 @@ class Walk:
         return name
 
 
+def _ended(tensor: Any, clock: Clock) -> Clock:
+    """Return the clock of a tensor with what is known from how many rows the recording has of it."""
+    return replace(clock, ahead=int(tensor.shape[1] - (RECORDING / clock.rate - clock.delay)))
+
+
 def _has_arguments(entry: Watched) -> bool:
     return not isinstance(entry.target, keras.Layer)
 
@@ -275,7 +277,6 @@ def find(
         gated=-(-steps // every) * every,
         recurrent=clocks,
         outputs=tuple(outputs),
-        ended=frozenset(name for name, row in recurrent.items() if row.ended),
         blocks=blocks,
     )
     return memories, walk.told()

@@ -177,8 +177,8 @@ def clocks_of(memories: Memories, order: Sequence[str], calls: Sequence[Call]) -
     clocks = {port: clock for port, clock in zip(order, memories.outputs, strict=False) if clock}
     late: dict[str, None] = {}
     for made in calls:
-        clocks[sequences_output(made.name)] = memories.recurrent.get(made.name, Clock())
-        if memories.calls and made.name not in memories.ended:
+        clock = clocks[sequences_output(made.name)] = memories.recurrent.get(made.name, Clock())
+        if clock.ahead:
             late.update(dict.fromkeys(state_output(made.name, short) for short in made.recurrence.states))
     return {**clocks, **late}
 

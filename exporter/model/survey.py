@@ -24,6 +24,7 @@ from signatures.ports import TIME, Dim, Port
 from .. import inside
 from ..memory.form import Memories
 from ..memory.recurrence import Recurrence, port_dtype
+from ..memory.window import Clock
 from . import law, reach, swap
 from .function import Axis, Model, recurrent_ports
 from .swap import Call
@@ -31,7 +32,7 @@ from .swap import Call
 WHOLE = (240, 720)
 """Multiples of many numbers, for a model that takes multiples of one."""
 
-TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025), WHOLE)
+TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
 """Pairs of T to run a model with: the first pair it takes tells which axes change with T.
 
 They lie far apart, so that a pooling by a few steps doesn't make them one.
@@ -49,7 +50,7 @@ SINGLE = 30
 FEW = 4
 """Inputs up to which every way is tried in which some of them may share a clock: 15 ways."""
 
-Clock = Sequence[Axis]
+Axes = Sequence[Axis]
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,10 @@ class Survey:
     memories: Memories = Memories()
 
     @property
-    def delays(self) -> dict[str, int]:
-        """Output over time -> by how many rows it is late, where it is."""
+    def clocks(self) -> dict[str, Clock]:
+        """Output over time -> when its rows come, where they aren't those of the time steps."""
         clocks = {port: clock for port, clock in zip(self.order, self.memories.outputs, strict=False) if clock}
-        clocks.update({sequences_output(name): clock for name, clock in self.memories.recurrent.items()})
-        return {port: clock.delay for port, clock in clocks.items() if clock.delay}
+        return {**clocks, **{sequences_output(name): clock for name, clock in self.memories.recurrent.items()}}
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _declared(model: Model, axes: Collection[Axis]) -> dict[Axis, int]:
     }
 
 
-def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list[Trial]]:
+def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Axes], bool, list[Trial]]:
     """Find T the model runs with: the most clocks that its inputs can have, else the sizes they declare.
 
     Returns:
@@ -411,9 +411,29 @@ def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list
     """
     declared = _declared(model, axes)
     far = min(max(reach.named_steps(model.keras)), reach.MOST)
+    found, reason = _of_two_sizes(model, axes, (*TRIALS, (far + 5, far + 37)), far)
+    if found:
+        return found
+    if len(declared) == len(axes):
+        try:
+            return [[axis] for axis in axes], False, [_trial(model, declared, rows, k) for k, rows in enumerate(ROWS)]
+        except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+            reason = one_line(error)
+    found, _ = _of_two_sizes(model, axes, (WHOLE,), far)
+    if found:
+        return found
+    raise UnsupportedModel(
+        f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
+    )
+
+
+def _of_two_sizes(
+    model: Model, axes: list[Axis], pairs: Sequence[tuple[int, int]], far: int
+) -> tuple[tuple[Sequence[Axes], bool, list[Trial]] | None, str]:
+    """Return runs of two T, and a longer one, with the most clocks that can be had; None and why not."""
     reason = ""
     for clocks in _partitions(axes) if axes else ():
-        for pair in (*TRIALS, (far + 5, far + 37)):
+        for pair in pairs:
             try:
                 first, second = (
                     _trial(model, {axis: t + s * k for k, clock in enumerate(clocks) for axis in clock}, rows, k)
@@ -422,15 +442,9 @@ def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Clock], bool, list
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
                 reason = one_line(error)
                 continue
-            return clocks, True, [first, second, *_longer(model, clocks, max(far + 41, pair[1] + 24), second.numbers)]
-    if len(declared) == len(axes):
-        try:
-            return [[axis] for axis in axes], False, [_trial(model, declared, rows, k) for k, rows in enumerate(ROWS)]
-        except Exception as error:  # noqa: BLE001 - the same
-            reason = one_line(error)
-    raise UnsupportedModel(
-        f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
-    )
+            longer = _longer(model, clocks, max(far + 41, pair[1] + 24), second.numbers)
+            return (clocks, True, [first, second, *longer]), reason
+    return None, reason
 
 
 def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Trial:
@@ -451,7 +465,7 @@ def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Tri
     return Trial(sizes, rows, ran.outputs, ran.calls, max(given // max(sizes.values(), default=1) // rows, 1))
 
 
-def _longer(model: Model, clocks: Sequence[Clock], total: int, numbers: int) -> list[Trial]:
+def _longer(model: Model, clocks: Sequence[Axes], total: int, numbers: int) -> list[Trial]:
     """Return a run that is longer than every number in the model; none where it doesn't take that many steps."""
     total = min(total, reach.NUMBERS // numbers)
     try:
@@ -477,7 +491,7 @@ def _partitions(axes: list[Axis]) -> list[list[list[Axis]]]:
     return sorted(ways(axes), key=len, reverse=True)
 
 
-def _names(clocks: Sequence[Clock], trials: Sequence[Trial], ran: Sequence[tuple[int, ...]]) -> dict[str, Clock]:
+def _names(clocks: Sequence[Axes], trials: Sequence[Trial], ran: Sequence[tuple[int, ...]]) -> dict[str, Axes]:
     """Return a name for each clock: "time" for the first one that a recurrent layer runs over."""
     sizes = [tuple(trial.sizes[clock[0]] for trial in trials) for clock in clocks]
     first = next((k for k, found in enumerate(sizes) if found in ran), 0)

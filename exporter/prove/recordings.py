@@ -97,8 +97,8 @@ def _until(memories: Memories, total: int, compute: Compute) -> Compute:
     """Return what computes recurrent calls, with the states of the last row that has come after so many time steps."""
 
     def run(made: Call) -> tuple[Any, list[Any]]:
-        clock = memories.recurrent.get(made.name)
-        if clock is None or made.name in memories.ended:
+        clock = memories.recurrent.get(made.name, Clock())
+        if not clock.ahead:
             return compute(made)
         sequences, _ = compute(made)
         return sequences, compute(made.first(int(total / clock.rate) - clock.delay))[1]

@@ -33,6 +33,8 @@ def folder(tmp_path_factory, scramble):
 
     save("good", layers.LSTM(U, return_sequences=True, name="lstm"), layers.Dense(2, name="y"))
     save("pooled", layers.LSTM(U, return_sequences=True, name="lstm"), layers.GlobalMaxPooling1D(name="pool"))
+    recurrent = layers.LSTM(U, return_sequences=True, name="lstm")
+    save("ahead", recurrent, layers.Conv1D(2, 3, padding="same", name="ahead"))
     save("plain", layers.Dense(2))
     keras.Sequential([Input((12,)), layers.Reshape((3, 4)), layers.LSTM(U)]).save(here / "axisless.keras")
     channels = layers.ConvLSTM1D(2, 1, data_format="channels_first", name="memory")
@@ -179,7 +181,7 @@ REFUSED = {
     "time where no input has such an axis": (("axisless.keras", "--to", "onnx", "--time", "16"), "no input has a time"),
     "the suffix of another target": (("good.keras", "--to", "onnx", "-o", "a.tflite"), "a.tflite"),
     "a file for two targets": (("good.keras", "--to", "onnx,tflite", "-o", "a.tflite"), "a folder"),
-    "a step that cannot be had": (("pooled.keras", "--to", "onnx", "--signatures", "step"), "'pool'"),
+    "a step that cannot be had": (("ahead.keras", "--to", "onnx", "--signatures", "step"), "'ahead'"),
     "another time than the model's": (("flat.keras", "--to", "onnx", "--time", "7"), "exactly 6"),
     "any time where it is fixed": (("flat.keras", "--to", "onnx", "--time", "any"), "exactly 6"),
     "unrolling any time": (("good.keras", "--to", "tflite", "--lowering", "unrolled", "--no-check"), "--time N"),
@@ -309,14 +311,14 @@ def test_exports_of_one_model_share_a_contract_and_what_is_of_another_is_told(ru
 
 
 def test_a_model_is_inspected(run):
-    exit_code, stdout, stderr = run("inspect", "pooled.keras", "--json")
+    exit_code, stdout, stderr = run("inspect", "ahead.keras", "--json")
     assert (exit_code, stderr) == (0, "")
     facts = json.loads(stdout)
     assert facts["recurrent_layers"] == [
         {"name": "lstm", "kind": "lstm", "states": {"h": [U], "c": [U]}, "initial_state": "port"}
     ]
     assert facts["can_be_stepped"] is False
-    assert "'pool'" in facts["no_step_because"]
+    assert "'ahead'" in facts["no_step_because"]
     assert list(facts["signatures"]) == ["sequence"]
     exit_code, stdout, _ = run("inspect", "good.keras")
     assert exit_code == 0
