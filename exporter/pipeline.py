@@ -404,6 +404,7 @@ def record_case(
     feeds: Mapping[str, Array] | None = None,
     totals: Sequence[int] | None = None,
     lengths: bool = False,
+    lookahead: bool = False,
     dtype: Dtype | None = None,
     max_memory: float = MAX_MEMORY,
     recipe: Mapping[str, Any] | None = None,
@@ -417,6 +418,7 @@ def record_case(
         feeds: Input port -> array [B, ...], one run on the caller's own data; None for random runs.
         totals: Time steps of the random runs; None for short and odd ones that suit the model.
         lengths: Whether the calls take the valid steps of each sample.
+        lookahead: See export.
         dtype: The type to compute in; None means each layer's own.
         max_memory: GB that the weights of a model file, or one of its tensors, may take.
         recipe: What else its recipe.json tells.
@@ -434,7 +436,7 @@ def record_case(
     progress(Stage("loading"))
     loaded = load_model(model, max_memory)
     with computing(loaded, dtype):
-        opened = open_model(loaded, progress)
+        opened = open_model(loaded, progress, lookahead=lookahead)
         contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
         steps = totals or totals_for(opened.survey)
 

@@ -158,7 +158,7 @@ def check(
             expect, tolerance = (calls["sequence"], EXACT) if name == "repeat" else (run.expect, seen.tolerance)
             if case is not None or name != first:
                 wanted = _shared(runner, expect, outputs)
-                outputs = _from_keras_first(runner, wanted, outputs)  # noqa: PLW2901
+                outputs = _from_keras_first(runner, wanted, outputs)
                 diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise, run.expect)
     return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs)
 

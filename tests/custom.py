@@ -7,8 +7,8 @@ from keras import layers
 class Around(layers.Layer):
     """A layer around a function."""
 
-    def __init__(self, function):
-        super().__init__()
+    def __init__(self, function, **options):
+        super().__init__(**options)
         self.function = function
 
     def call(self, x):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from signatures.contract import state_input, state_output
+from signatures.contract import state_output
 from signatures.ports import Port
 
 from .recurrence import port_dtype
@@ -124,3 +124,7 @@ class Memories:
                 kept = max((state.shape[0] for state in call.form.states.values()), default=0)
                 reach += [math.ceil((kept + clock.delay) * clock.rate) for clock in call.clocks if clock]
         return max(reach)
+
+
+NOTHING = Memories()
+"""What a model remembers of whose layers only recurrent ones do."""

@@ -204,7 +204,7 @@ class Wait:
                 joined = tf.concat([rest.pop(0), x], axis=1)
                 finals.append(last(joined, x, wait))
                 known = x.shape
-                x = joined[:, : steps_of(x)]  # noqa: PLW2901
+                x = joined[:, : steps_of(x)]
                 x.set_shape(known)
             together.append(x)
         return call(*together), finals

@@ -33,6 +33,12 @@ def contract(
     Raises:
         UnsupportedModel: When a signature that was asked for, or lengths, can't be had.
     """
+    memories = survey.memories
+    if lengths and memories.calls:
+        raise UnsupportedModel(
+            f"lengths can't be had: layer {memories.calls[0].name!r} remembers time steps beyond a sample's length.\n"
+            "  Export it without --lengths, and push each sample's own time steps."
+        )
     if lengths and not survey.one_clock:
         raise UnsupportedModel(
             "lengths need one time axis that every recurrent layer shares; this model has several.\n"
@@ -40,12 +46,6 @@ def contract(
         )
     if survey.no_step and "step" in (signatures or ()):
         raise UnsupportedModel(f"signature 'step' can't be had: {survey.no_step}\n  Export with --signatures sequence.")
-    memories = survey.memories
-    if lengths and memories.calls:
-        raise UnsupportedModel(
-            f"lengths can't be had: layer {memories.calls[0].name!r} remembers time steps beyond a sample's length.\n"
-            "  Export it without --lengths, and push each sample's own time steps."
-        )
     chosen = signatures or (("sequence",) if survey.no_step else SIGNATURES)
     inputs = (*_own_inputs(survey), *([Port(LENGTHS, "lengths", ("batch",), "int32")] if lengths else []))
     states = [

@@ -160,7 +160,7 @@ class Walk:
         after = found.window.after(clocks[0])
         if found.ahead:
             self.future.append((entry.what, math.ceil(found.ahead * clocks[0].rate)))
-        if found.window.plain and not found.cropped:
+        if found.window.plain and not found.cropped and not found.ahead:
             return after, None
         if len(timed) > 1:
             raise UnsupportedModel(f"{entry.what} looks at several time steps of several inputs")
@@ -173,7 +173,9 @@ class Walk:
         """Let pass what gives the last row alone; refuse what looks at all."""
         if found.window == WHOLE and _last_only(entry, timed):
             return None, None
-        raise UnsupportedModel(f"{entry.what} looks at all time steps, and nothing is known that can be carried instead")
+        raise UnsupportedModel(
+            f"{entry.what} looks at all time steps, and nothing is known that can be carried instead"
+        )
 
     def _found(self, entry: Watched, timed: Any, shapes: list[tuple[int, ...]]) -> Found:
         known = found_by_options(entry.target, len(shapes[0])) if len(timed) == 1 else None

@@ -19,8 +19,8 @@ from signatures.ports import Array, Port
 
 from .. import inside
 from ..memory import convert
+from ..memory.form import NOTHING
 from ..memory.recurrence import Recurrence, port_dtype
-from ..memory.form import Memories
 from . import swap
 from .remember import Remembering
 from .swap import Call, Compute, keras_loop
@@ -126,7 +126,7 @@ class Model:
         self.dtype = next((dtype for dtype in reversed(ROUNDINGS) if dtype in self.types), "float32")
         self.masked: tuple[str, ...] = ()
         self.leads: dict[str, str] = {}
-        self.memories = Memories()
+        self.memories = NOTHING
         inner = [layer for _, layer in swap.sublayers(model)]
         self.vocabulary = min((e.input_dim for e in inner if isinstance(e, keras.layers.Embedding)), default=None)
 

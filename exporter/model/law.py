@@ -22,7 +22,7 @@ from ..memory.form import Memories
 from ..memory.masks import as_layer
 from ..memory.window import Clock
 from . import swap
-from .function import Axis, Model, carried_states, recurrent_ports
+from .function import Axis, Model, carried_states
 from .swap import Call, Compute
 
 AGREE = {"float64": 1e-9, "float32": 1e-4}
@@ -157,18 +157,21 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
 
     clocks = clocks_of(memories, ports.order, ran.calls)
     for name, value in ran.ports(ports.order).items():
-        port, parts, clock = ports.outputs[name], [piece[name] for piece in pieces], clocks.get(name, Clock())
+        port, clock = ports.outputs[name], clocks.get(name, Clock())
         if clock is None:  # a last state that Keras never has
             continue
         axis = port.time_axis
+        parts: Sequence[Any] = [piece[name] for piece in pieces]
         if axis is not None and not memories.calls and value.shape[axis] != total:
             return f"Output {name!r} has {value.shape[axis]} time steps for {total} that go in."
-        rows = [int(size / clock.rate) for size in sizes]
+        rows: Sequence[int] = [int(size / clock.rate) for size in sizes]
         if axis is not None and memories.calls:
             parts, rows, value = _on_time(parts, rows, value, clock.delay, axis)
         if not _agree(value, parts, rows, within, axis):
             apart = not memories.calls and _apart(whole, records, sizes, within)
-            return apart or (f"Output {name!r} of a stream isn't that of a whole recording." if memories.calls else NOBODY)
+            return apart or (
+                f"Output {name!r} of a stream isn't that of a whole recording." if memories.calls else NOBODY
+            )
     return None
 
 

@@ -31,7 +31,7 @@ NUMBERS = 1 << 25
 """How many numbers the inputs may hold."""
 
 STEEP = 8
-"""By how much four times the rows may take longer: what compares every row with every other one takes its memory, too."""
+"""By how much longer more rows may take: what compares every row with every other one takes its memory, too."""
 
 SAMPLES = 4
 SCALES = (3.0, 3.0, 100.0, 100.0)
@@ -50,7 +50,7 @@ class Found:
 
     Attributes:
         window: Which rows it looks at; WHOLE or ENDLESS where that has no end.
-        ahead: Rows beyond the end of a recording that its last row looks at, as padding.
+        ahead: Rows beyond the end of a recording that its last row looks at, or is, as padding.
         cropped: Rows at the end of a recording that none looks at, although a window would fit.
     """
 
@@ -145,7 +145,9 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
     stride, up = _ratio(count, rows, more)
     if stride > 1 and up > 1:
         return Found(ENDLESS)
-    total, ahead, behind = first.shape[1], [], []
+    total = first.shape[1]
+    ahead: list[int] = []
+    behind: list[int] = []
     for m in range(rows // 2, rows // 2 + stride):
         for changed_rows, reached in ((slice(0, m), ahead), (slice(m, rows), behind)):
             where = np.flatnonzero(_changed(run, base, first, changed_rows, dtypes, rng))
@@ -159,8 +161,8 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
                 return Found(ENDLESS)
     left, right = max(ahead), max(behind)
     beyond = stride * ((total - 1) // up) + right - (rows - 1)  # rows that the last window looks at
-    ahead = max(beyond, 0) if right > 0 else 0
-    return Found(Window(left + right, stride, left, up), ahead, max(-beyond, 0) // stride * stride)
+    future = max(beyond, 0) if right > 0 or up == 1 else 0  # a transposed convolution's tail is made of what has been
+    return Found(Window(left + right, stride, left, up), future, max(-beyond, 0) // stride * stride)
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:

@@ -6,7 +6,7 @@ from signatures.contract import LENGTHS
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import TIME, time_dims
 
-from ..memory.form import Memories
+from ..memory.form import NOTHING
 from . import clocks
 from .function import Model
 from .remember import blocks_of
@@ -27,30 +27,9 @@ def surveyed(model: Model, lookahead: bool = False) -> Survey:
     found = survey(model)
     if found.no_step is None and found.calls:
         return found
-    reason = found.no_step or "no layer remembers anything"
-    timed = [(port.name, port.time_axis) for port in found.inputs if port.time_axis is not None]
-    if found.flexible and timed and len(time_dims(found.inputs)) == 1 and all(axis == 1 for _, axis in timed):
-        whole = {(port.name, axis): found.tried[str(dim)][0] for port in found.inputs for axis, dim in enumerate(port.shape) if dim in found.tried and (port.name, axis) not in timed}
-        for blocks in dict.fromkeys((frozenset(), blocks_of(model.keras))):
-            try:
-                memories, future = clocks.find(model, whole, timed, _ports(found), blocks)
-            except UnsupportedModel as error:
-                reason = f"{error}."
-                continue
-            if future and not lookahead:
-                reason = f"It needs time steps of the future ({future})."
-                break
-            if not memories.calls and memories.every == 1:
-                continue
-            model.memories = memories
-            try:
-                streamed = survey(model)
-            except UnsupportedModel as error:
-                streamed = replace(found, no_step=one_line(error))
-            if streamed.no_step is None and (streamed.calls or memories.calls):
-                return streamed
-            reason = streamed.no_step or reason
-            model.memories = Memories()
+    streamed, reason = _streamed(model, found, lookahead)
+    if streamed:
+        return streamed
     if found.tried.get(TIME) == WHOLE:
         raise UnsupportedModel(
             f"model {model.keras.name!r} can't be run on any number of time steps, and not as a stream: {reason}\n"
@@ -58,10 +37,44 @@ def surveyed(model: Model, lookahead: bool = False) -> Survey:
         )
     if not found.calls and not model.repeated:
         raise UnsupportedModel(
-            f"model {model.keras.name!r} has no recurrent layer, and no other one has a memory that can be made explicit:"
-            f"\n  {reason}\n  For models without state Keras' model.export() is the tool."
+            f"model {model.keras.name!r} has no recurrent layer, and no memory of another kind can be made explicit:\n"
+            f"  {reason}\n  For models without state Keras' model.export() is the tool."
         )
     return replace(found, no_step=reason)
+
+
+def _streamed(model: Model, found: Survey, lookahead: bool) -> tuple[Survey | None, str]:
+    """Return the survey of a model with what its layers remember; None and the reason where nothing makes it right."""
+    reason = found.no_step or "No layer remembers anything."
+    timed = [(port.name, port.time_axis) for port in found.inputs if port.time_axis is not None]
+    if not found.flexible or len(time_dims(found.inputs)) != 1 or any(axis != 1 for _, axis in timed):
+        return None, reason
+    whole = {
+        (port.name, axis): found.tried[str(dim)][0]
+        for port in found.inputs
+        for axis, dim in enumerate(port.shape)
+        if dim in found.tried and (port.name, axis) not in timed
+    }
+    for blocks in dict.fromkeys((frozenset(), blocks_of(model.keras))):
+        try:
+            memories, future = clocks.find(model, whole, timed, _ports(found), blocks)
+            if future and not lookahead:
+                return (
+                    None,
+                    f"It needs time steps of the future ({future}): --lookahead gives its outputs so much later.",
+                )
+            if not memories.ports and not found.calls:
+                return None, "No layer remembers anything."
+            if memories.calls or memories.every > 1:
+                model.memories = memories
+                streamed = survey(model)
+                if streamed.no_step is None:
+                    return streamed, ""
+                reason = streamed.no_step
+        except UnsupportedModel as error:
+            reason = f"{one_line(error).removeprefix('UnsupportedModel: ').removesuffix('.')}."
+        model.memories = NOTHING
+    return None, reason
 
 
 def _ports(found: Survey) -> set[str]:

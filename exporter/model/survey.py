@@ -11,6 +11,7 @@ time steps of a call. What has another one is a memory, such as what an attentio
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
@@ -22,7 +23,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import TIME, Dim, Port
 
 from .. import inside
-from ..memory.form import Memories
+from ..memory.form import NOTHING, Memories
 from ..memory.recurrence import Recurrence, port_dtype
 from ..memory.window import Clock
 from . import law, reach, swap
@@ -122,7 +123,7 @@ class Survey:
     no_step: str | None
     one_clock: bool
     proven: int = 0
-    memories: Memories = Memories()
+    memories: Memories = NOTHING
 
     @property
     def clocks(self) -> dict[str, Clock]:
@@ -230,11 +231,13 @@ def survey(model: Model) -> Survey:
 def _slower(memories: Memories, sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the dimensions of rows that come at another rate than time steps, and their sizes in each run."""
     rates = {clock.rate for clock in (*memories.recurrent.values(), *memories.outputs) if clock and clock.rate != 1}
-    return {
-        TIME + (f" * {rate.denominator}" if rate.denominator > 1 else "") + (f" / {rate.numerator}" if rate.numerator > 1 else ""):
-        tuple(int(size / rate) for size in sizes)
-        for rate in sorted(rates)
-    }
+    return {_dim(rate): tuple(int(size / rate) for size in sizes) for rate in sorted(rates)}
+
+
+def _dim(rate: Fraction) -> str:
+    """Return the dimension of rows that come so many time steps apart: "time / 2", "time * 2"."""
+    times = f" * {rate.denominator}" if rate.denominator > 1 else ""
+    return TIME + times + (f" / {rate.numerator}" if rate.numerator > 1 else "")
 
 
 def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[str | None, int]:

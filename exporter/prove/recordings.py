@@ -8,7 +8,7 @@
 The states aren't drawn, for most of what could be drawn no recording leads to.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,25 +35,25 @@ def whole(model: Model, signature: Signature, feeds: Mapping[str, Array]) -> dic
     """
     if given := [name for name in feeds if name in model.states]:
         raise FeedError(f"{given[0]!r} is what a layer remembers: give a recording from its start, without states.")
-    timed = [port.steps(feeds[port.name], 0, 1 << 62).shape[port.time_axis or 0] for port in signature.inputs if port.timed]
-    if timed[0] <= model.memories.span:
-        raise FeedError(f"The recording has {timed[0]} time steps; the model remembers {model.memories.span}: give more.")
+    total, span = _steps(signature, feeds), model.memories.span
+    if total <= span:
+        raise FeedError(f"The recording has {total} time steps; the model remembers {span}: give more.")
     return dict(feeds)
 
 
 def reached(model: Model, contract: Contract, feeds: Mapping[str, Array], before: int) -> dict[str, Array]:
     """Return the feeds of the steps after the first ones of a recording, with the states that these lead to."""
     signature = next(iter(contract.signatures.values()))
-    inputs = [port for port in signature.inputs if port.name in feeds]
-    total = next(feeds[port.name].shape[port.time_axis] for port in inputs if port.time_axis is not None)
+    total = _steps(signature, feeds)
     start = {**signature.initial_state(signature.count(feeds)), **feeds}
     if not before:
         return start
 
     def stream(feeds: Mapping[str, Array]) -> dict[str, Array]:
         ports = model.run(_tensors(feeds), keras_loop).ports(contract.outputs)
-        outputs = {port.name: port for port in signature.outputs}
-        return {carry.output: np.asarray(ports[carry.output]).astype(outputs[carry.output].dtype) for carry in signature.carries}
+        dtypes = {port.name: port.dtype for port in signature.outputs}
+        carried = (carry.output for carry in signature.carries)
+        return {output: np.asarray(ports[output]).astype(dtypes[output]) for output in carried}
 
     ports = by_samples(signature, cut(start, signature.inputs, 0, before), model.batch, stream)
     states = {carry.input: ports[carry.output] for carry in signature.carries}
@@ -73,7 +73,7 @@ def played(
         compute: How a recurrent call is computed.
     """
     signature, memories = next(iter(contract.signatures.values())), model.memories
-    total = next(feeds[port.name].shape[port.time_axis] for port in signature.inputs if port.time_axis is not None)
+    total = _steps(signature, feeds)
 
     def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with watched(model.keras, memories.blocks) as record:
@@ -127,6 +127,12 @@ def _exact(x: Any) -> Array:
     """Return a tensor's numbers, floats in float64."""
     value = np.asarray(x if x.dtype.name != "bfloat16" else tf.cast(x, "float32"))
     return value.astype(np.float64) if value.dtype.kind == "f" else value
+
+
+def _steps(signature: Signature, feeds: Mapping[str, Array]) -> int:
+    """Return how many time steps a recording has."""
+    timed = (port for port in signature.inputs if port.time_axis is not None)
+    return next(int(feeds[port.name].shape[port.time_axis or 0]) for port in timed)
 
 
 def _tensors(feeds: Mapping[str, Array]) -> dict[str, Any]:

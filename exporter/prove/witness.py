@@ -327,9 +327,7 @@ class Recorder:
         return patterned
 
     def _tried(self, name: str, kind: str, feeds: Mapping[str, Array], before: int = 0) -> Attempt:
-        expect, keras_gives, *others = (
-            self._witness(feeds, way, before) for way in (_oracle, keras_loop, _shaken(0))
-        )
+        expect, keras_gives, *others = (self._witness(feeds, way, before) for way in (_oracle, keras_loop, _shaken(0)))
         others.append(self._all_in_float64(feeds, before))
         if self.model.memories.calls:
             feeds = recordings.reached(self.model, self.contract, feeds, before)

@@ -37,7 +37,7 @@ def axes_of(target: Any, row: tuple[int, ...]) -> Axes | None:
     """Return how a pooling layer or an operation folds [B, T, *row]; None where it doesn't fold axis 1."""
     rank = len(row) + 2
     if hasattr(target, "data_format"):
-        folded = range(1, rank - 1) if target.data_format == "channels_last" else ()
+        folded = list(range(1, rank - 1)) if target.data_format == "channels_last" else []
     else:
         asked = getattr(target, "axis", None)
         given = range(rank) if asked is None else asked if isinstance(asked, (tuple, list)) else (asked,)

@@ -1,6 +1,6 @@
 """The largest or the smallest of all time steps so far: GlobalMaxPooling, keras.ops.max, keras.ops.min.
 
-    max' = max(max, x_1, ..., x_T)         a stream starts from the least number there is
+max' = max(max, x_1, ..., x_T)         a stream starts from the least number there is
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The sum of all time steps so far, at the end or at each step: keras.ops.sum, keras.ops.cumsum.
 
-    sum' = sum + x_1 + ... + x_T           row t of cumsum:  sum + x_1 + ... + x_t
+sum' = sum + x_1 + ... + x_T           row t of cumsum:  sum + x_1 + ... + x_t
 """
 
 from collections.abc import Callable, Mapping, Sequence

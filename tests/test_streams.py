@@ -1,0 +1,255 @@
+"""Models that remember windows, folds and waits: their streams, in every runtime, against plain Keras."""
+
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+from custom import Around
+from streaming_models import ZOO, kws, looking_ahead, rnnoise, scrambled, tcn, unaligned, wake_word
+
+import signatures
+from exporter import export
+from exporter.memory.window import Past, Wait
+from exporter.model import law
+from exporter.model.remember import Remembering
+from exporter.pipeline import load_model, open_model, record_case
+from signatures.errors import FeedError, UnsupportedModel
+
+AHEAD = ("looking_ahead", "unaligned")
+"""Models that look into the future."""
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """Return a function: name of a model -> (the model, its artifacts, checked)."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            model = scrambled(ZOO[name]())
+            folder = tmp_path_factory.mktemp("streamed")
+            made[name] = model, export(model, "all", f"{folder}/", lookahead=name in AHEAD)
+        return made[name]
+
+    return of
+
+
+def recording(model, calls, every, samples=2):
+    shape = [int(size) for size in model.inputs[0].shape[2:]]
+    return np.random.default_rng(7).standard_normal((samples, calls * every, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_stream_gives_what_keras_gives_on_the_recording(streamed, name):
+    model, artifacts = streamed(name)
+    every = artifacts[0].contract.signatures["step"].every
+    x = recording(model, 97, every)
+    expected = dict(zip(artifacts[0].contract.outputs, keras.tree.flatten(model.predict(x, verbose=0)), strict=True))
+    for artifact in artifacts:
+        assert artifact.parity.ok
+        assert artifact.parity.share < 1
+        assert {diff.check for diff in artifact.parity.diffs} == {"sequence", "steps", "chunks", "repeat", "reset"}
+        for sample in (0, 1):
+            stream = signatures.open(artifact.path).stream(buffer=True, trim=True)
+            cuts = np.cumsum([0, 3, 1, 8 * every, 40 * every + 1, len(x[0])])
+            pieces = [stream.push(x[sample : sample + 1, a:b]) for a, b in itertools.pairwise(cuts)]
+            pieces = [piece for piece in pieces if piece]
+            for name_of, want in expected.items():
+                port = artifact.contract.signatures["sequence"].ports[name_of]
+                got = port.in_a_row([piece[name_of] for piece in pieces])
+                want = want[sample : sample + 1]
+                rows = min(got.shape[1], want.shape[1])
+                assert rows >= 90 // 3 or not port.timed
+                np.testing.assert_allclose(got[:, :rows], want[:, :rows], atol=1e-5, rtol=1e-4)
+
+
+def test_a_stream_that_ends_gives_the_rows_that_look_into_the_future(streamed):
+    model, artifacts = streamed("looking_ahead")
+    contract = artifacts[0].contract
+    assert contract.signatures["step"].delay == {"c2": 3, "gru_sequences": 2}
+    assert contract.signatures["step"].ahead == {"c2": 3, "gru_sequences": 2}
+    x = recording(model, 50, 1, samples=1)
+    want = model.predict(x, verbose=0)
+    stream = signatures.open(artifacts[0].path).stream(trim=True)
+    got = [stream.push(x)["c2"], stream.flush()["c2"]]
+    assert [piece.shape[1] for piece in got] == [47, 3]
+    np.testing.assert_allclose(got[0], want[:, :47], atol=1e-5)
+    np.testing.assert_allclose(stream.push(x)["c2"], got[0], atol=0)  # it began anew
+
+
+def test_one_layer_that_looks_ahead_ends_as_keras_ends(tmp_path):
+    x = keras.Input((None, 3), name="x")
+    model = scrambled(keras.Model(x, keras.layers.Conv1D(2, 5, padding="same", name="y")(x)))
+    [artifact] = export(model, "onnx", f"{tmp_path}/", lookahead=True)
+    x = recording(model, 20, 1, samples=1)
+    stream = signatures.open(artifact.path).stream(trim=True)
+    got = np.concatenate([stream.push(x)["y"], stream.flush()["y"]], axis=1)
+    np.testing.assert_allclose(got, model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_time_steps_that_no_call_takes_are_kept_or_refused(streamed):
+    model, artifacts = streamed("kws")
+    x = recording(model, 10, 2, samples=1)
+    plain = signatures.open(artifacts[0].path).stream()
+    with pytest.raises(FeedError, match="3 time steps; a call takes a multiple of 2"):
+        plain.push(x[:, :3])
+    want = plain.push(x)["y"]
+    kept = signatures.open(artifacts[0].path).stream(buffer=True)
+    assert kept.push(x[:, :1]) == {}
+    pieces = [kept.push(x[:, 1:4]), kept.push(x[:, 4:19])]
+    assert [piece["y"].shape[1] for piece in pieces] == [2, 7]
+    got = np.concatenate([piece["y"] for piece in (*pieces, kept.flush())], axis=1)
+    np.testing.assert_allclose(got[:, :9], want[:, :9], atol=1e-6)
+
+
+def test_the_contract_tells_every_state_and_when_rows_come(streamed):
+    _, artifacts = streamed("wake_word")
+    for artifact in artifacts:
+        step = artifact.contract.signatures["step"]
+        assert (step.every, step.dims["time"], step.delay) == (3, 3, {"y": 32})
+        assert step.ports["y"].shape == ("batch", "time / 3", 1)
+        pasts = {port.name: port.shape[1] for port in step.inputs if port.name.endswith("_past_in")}
+        assert sorted(pasts.values()) == [3, 4, 8, 19]
+        written = json.loads(artifact.contract.to_json())["signatures"]["step"]
+        assert (written["every"], written["delay"]) == (3, {"y": 32})
+        assert {carry.input for carry in step.carries} >= set(pasts)
+
+
+def test_rows_that_come_too_early_wait(streamed):
+    _, artifacts = streamed("unaligned")
+    ports = artifacts[0].contract.signatures["step"].ports
+    assert ports["y_wait_1_in"].shape == ("batch", 3, 5)
+    assert ports["late_past_in"].shape == ("batch", 3, 6)
+
+
+def test_a_model_of_convolutions_alone_is_accepted_and_one_without_memory_is_not():
+    assert open_model(load_model(scrambled(tcn()))).survey.no_step is None
+    x = keras.Input((None, 3))
+    with pytest.raises(UnsupportedModel, match=r"(?s)'plain' has no recurrent layer.*no layer remembers anything"):
+        open_model(load_model(keras.Model(x, keras.layers.Dense(2)(x), name="plain")))
+
+
+def over_all():
+    x = y = keras.Input((None, 6), name="x")
+    y = keras.layers.GRU(5, return_sequences=True)(y)
+    return keras.Model(x, y - keras.ops.mean(y, axis=1, keepdims=True))
+
+
+def attention():
+    x = y = keras.Input((None, 6), name="x")
+    y = keras.layers.GRU(8, return_sequences=True)(y)
+    return keras.Model(x, keras.layers.MultiHeadAttention(2, 4, name="mha")(y, y, use_causal_mask=True))
+
+
+def rates():
+    x = keras.Input((None, 6), name="x")
+    half = keras.layers.AveragePooling1D(2)(keras.layers.GRU(6, return_sequences=True)(x))
+    return keras.Model(x, Around(lambda two: keras.ops.repeat(two[0], 2, axis=1) + two[1], name="sum")([half, x]))
+
+
+def padded():
+    x = y = keras.Input((None, 6), name="x")
+    y = keras.layers.ZeroPadding1D((2, 0), name="pad")(y)
+    return keras.Model(x, keras.layers.GRU(5, return_sequences=True, name="gru")(y))
+
+
+def final_row_ahead():
+    x = y = keras.Input((None, 6), name="x")
+    y = keras.layers.Conv1D(6, 3, padding="same", name="c1")(y)
+    return keras.Model(x, keras.layers.Dense(2, name="y")(keras.layers.GRU(5, name="gru")(y)))
+
+
+REFUSED = {
+    "the future": (looking_ahead, False, r"needs time steps of the future \(layer 'c1': 2, layer 'c2': 1\)"),
+    "all of a recording": (over_all, True, "'subtract' joins each time step with what is made of all of them"),
+    "attention": (attention, True, "'mha' looks at all time steps"),
+    "different rates": (rates, True, "'sum' joins tensors whose rows come at different rates"),
+    "padding before a recurrence": (padded, True, "'gru' sees 2 rows of padding before the first time step"),
+    "the end of the future": (final_row_ahead, True, r"Output 'y' is one row for a whole recording.*layer 'c1': 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_streamed_is_told_by_its_name(case):
+    make, lookahead, told = REFUSED[case]
+    survey = open_model(load_model(scrambled(make())), lookahead=lookahead).survey
+    assert survey.no_step
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(survey.no_step)
+
+
+def test_lengths_are_refused_by_the_layer_that_remembers(tmp_path):
+    with pytest.raises(UnsupportedModel, match="lengths can't be had: layer 'front' remembers"):
+        export(scrambled(kws()), "onnx", f"{tmp_path}/", lengths=True)
+
+
+def test_a_fixed_time_is_a_multiple_of_what_a_call_takes(tmp_path):
+    with pytest.raises(UnsupportedModel, match="time 5 can't be had: a call takes a multiple of 2"):
+        export(scrambled(kws()), "onnx", f"{tmp_path}/", time=5)
+    [artifact] = export(scrambled(kws()), "tflite", f"{tmp_path}/", time=6, signatures=["sequence"], batch=2)
+    assert artifact.parity.ok
+
+
+def no_gate(monkeypatch):
+    monkeypatch.setattr(Remembering, "counts", lambda self, clock, rows: None)
+
+
+def residual_without_wait(monkeypatch):
+    monkeypatch.setattr(Wait, "advance", lambda self, call, inputs, states, valid: (call(*inputs), list(states)))
+
+
+def window_too_short(monkeypatch):
+    own = Past.advance
+
+    def short(self, call, inputs, states, valid):
+        return own(self, call, inputs, [_first_silent(state) for state in states], valid)
+
+    monkeypatch.setattr(Past, "advance", short)
+
+
+def _first_silent(state):
+    return keras.ops.concatenate([state[:, :1] * 0, state[:, 1:]], axis=1)
+
+
+def phase_off(monkeypatch):
+    own = Past.advance
+
+    def shifted(self, call, inputs, states, valid):
+        rolled = [keras.ops.roll(x, 1, axis=1) for x in inputs] if self.window.stride > 1 else inputs
+        return own(self, call, rolled, states, valid)
+
+    monkeypatch.setattr(Past, "advance", shifted)
+
+
+MUTATIONS = {
+    "no gate": (no_gate, lambda: rnnoise("valid")),
+    "a residual that doesn't wait": (residual_without_wait, unaligned),
+    "a window that is too short": (window_too_short, tcn),
+    "the phase of a stride": (phase_off, wake_word),
+}
+
+
+@pytest.mark.parametrize("case", MUTATIONS)
+def test_what_is_wrong_in_a_stream_is_seen_by_the_law(case, monkeypatch):
+    mutate, make = MUTATIONS[case]
+    mutate(monkeypatch)
+    try:
+        told = open_model(load_model(scrambled(make())), lookahead=True).survey.no_step
+        assert "isn't that of a whole recording" in told
+    except UnsupportedModel as refused:
+        assert "isn't that of a whole recording" in str(refused)  # noqa: PT017 - a model of convolutions alone
+
+
+@pytest.mark.parametrize("case", MUTATIONS)
+def test_what_is_wrong_in_a_stream_is_seen_by_golden_numbers(case, monkeypatch, tmp_path):
+    mutate, make = MUTATIONS[case]
+    model = scrambled(make())
+    golden = record_case(model, tmp_path / "case", lookahead=True)
+    monkeypatch.setattr(law, "why_pieces_differ", lambda *given: None if given[0].memories.calls else law.NOBODY)
+    mutate(monkeypatch)
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/", check=False, lookahead=True)
+    report = signatures.check(signatures.open(artifact.path), golden)
+    assert not report.ok
+    assert not any(failure.note for failure in report.failures)
