@@ -1,4 +1,4 @@
-"""`keras.layers.RNN` around a cell, a list of cells, StackedRNNCells or a cell of the user's own, to a Recurrence."""
+"""`keras.layers.RNN` to a Recurrence: around a cell of Keras, as LSTM, GRU and SimpleRNN are, several, or one's own."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import numpy as np
 from signatures.errors import UnsupportedModel, one_line
 
 from ..recurrence import Recurrence
-from . import gru, lstm, simple_rnn
+from . import cells
 from .options import called, class_name, input_shape, over_time
 
 CELLS = {
-    "keras.layers.LSTMCell": lstm.cell,
-    "keras.layers.GRUCell": gru.cell,
-    "keras.layers.SimpleRNNCell": simple_rnn.cell,
+    "keras.layers.LSTMCell": cells.lstm,
+    "keras.layers.GRUCell": cells.gru,
+    "keras.layers.SimpleRNNCell": cells.simple_rnn,
 }
 """Cells whose equations are known here; any other is known by calling it."""
 
