@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from ..inside import replaced
+
 Tensor = Any
 
 
@@ -69,11 +71,8 @@ def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
                 active = True
         return make(graph, op_type, inputs, dtypes, input_types, name, attrs, *rest, **more)
 
-    FuncGraph._create_op_internal = make_or_spell
-    try:
+    with replaced(FuncGraph, {"_create_op_internal": make_or_spell}):
         yield
-    finally:
-        FuncGraph._create_op_internal = make
 
 
 _KEPT: ContextVar[frozenset[str]] = ContextVar("_KEPT", default=frozenset())
@@ -115,11 +114,8 @@ def whole_convolutions() -> Iterator[None]:
         y = tf.nn.conv2d(x, kernel, [*rest, *steps, 1], "VALID", dilations=[*rest, *apart, 1], name=name)
         return tf.squeeze(y, [1]) if spatial == 1 else y
 
-    tf.nn.convolution = whole
-    try:
+    with replaced(tf.nn, {"convolution": whole}):
         yield
-    finally:
-        tf.nn.convolution = convolution
 
 
 def atan2(operation: Operation) -> Tensor:

@@ -29,6 +29,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Signature
 from signatures.runtimes.ort import METADATA
 
+from ...inside import replaced
 from ...lower import spelling
 from ...lower.native import PLACEHOLDER
 from ...lower.plan import Plan
@@ -160,15 +161,14 @@ def _optimizing() -> Iterator[None]:
         except Exception:  # noqa: BLE001 - whatever its own code raises
             return optimize_graph(graph, True, optimizers)
 
-    with LOCK:  # the table is every thread's
-        optimize_graph = tf2onnx.optimizer.optimize_graph
-        casts = back_to_back_optimizer._func_map.pop(("Cast",))
-        tf2onnx.optimizer.optimize_graph = optimize
-        try:
+    with LOCK:  # what is replaced is every thread's
+        optimize_graph, pairs = tf2onnx.optimizer.optimize_graph, dict(back_to_back_optimizer._func_map)
+        del pairs[("Cast",)]
+        with (
+            replaced(tf2onnx.optimizer, {"optimize_graph": optimize}),
+            replaced(back_to_back_optimizer, {"_func_map": pairs}),
+        ):
             yield
-        finally:
-            back_to_back_optimizer._func_map[("Cast",)] = casts
-            tf2onnx.optimizer.optimize_graph = optimize_graph
 
 
 def ops(path: Path) -> Counter[str]:
