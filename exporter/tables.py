@@ -286,22 +286,28 @@ def shown(text: str, lines: bool = False) -> str:
     return "".join(map(one, text))
 
 
+def safe(text: str, style: str = "", lines: bool = False) -> Text:
+    """Return text that may hold names out of files as it is printed; see `shown`."""
+    return Text(shown(text, lines), style)
+
+
 def _say(console: Console, text: str) -> None:
     """Print text that may hold names out of files."""
-    console.print(Text(shown(text)), soft_wrap=True)
+    console.print(safe(text), soft_wrap=True)
 
 
 def _add(table: Table, *cells: Cell) -> None:
     """Add a row of texts that may hold names out of files."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else safe(cell) for cell in cells))
 
 
 def _table(*columns: str) -> Table:
     """Return a table; a column whose name ends in > is aligned right."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        name = Text(shown(column.removesuffix(" >")))
-        table.add_column(name, justify="right" if column.endswith(" >") else "left", overflow="fold")
+        table.add_column(
+            safe(column.removesuffix(" >")), justify="right" if column.endswith(" >") else "left", overflow="fold"
+        )
     return table
 
 

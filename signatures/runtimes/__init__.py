@@ -209,10 +209,11 @@ def _held(contract: Contract, target: str) -> Contract:
 
 def _check_inputs(contract: Contract, target: str, session: Session) -> None:
     """Refuse a contract whose inputs have other sizes than those of the graph."""
+    takes = {name: session.takes(name) for name in contract.signatures}  # which fails where the graph has not all
     for signature in contract.signatures.values():
-        sizes, takes = {**contract.artifacts[target].dims, **signature.dims}, session.takes(signature.name)
+        sizes = {**contract.artifacts[target].dims, **signature.dims}
         for port in signature.inputs:
-            wanted, graph = port.sized(sizes), takes.get(port.name)
+            wanted, graph = port.sized(sizes), takes[signature.name].get(port.name)
             if graph is None:
                 continue  # an input that nothing depends on may have been left out
             known = zip(wanted, graph, strict=False)
