@@ -37,7 +37,7 @@ def activation(cell: Any, option: str) -> str:
 
 
 def read(cell: Any, name: str, kind: Kind, states: dict[str, tuple[int, ...]]) -> Recurrence:
-    """Read a built cell that has kernels, a bias and activations; all weights become what it computes in.
+    """Read a built cell of Keras' own: kernels and gate orders are taken as they are, see GATES.
 
     Args:
         cell: The Keras cell. One without gates has no function for them: it is the same one then.
@@ -46,7 +46,10 @@ def read(cell: Any, name: str, kind: Kind, states: dict[str, tuple[int, ...]]) -
         states: See Recurrence.
     """
     gates = "recurrent_activation" if hasattr(cell, "recurrent_activation") else "activation"
-    biases = np.zeros(cell.kernel.shape[-1]) if cell.bias is None else cell.bias
+    reset_after = bool(getattr(cell, "reset_after", False))
+    biases = cell.bias
+    if biases is None:
+        biases = np.zeros([2] * reset_after + [cell.kernel.shape[-1]])
     kernel, recurrent_kernel, bias = (
         np.asarray(weights).astype(cell.compute_dtype) for weights in (cell.kernel, cell.recurrent_kernel, biases)
     )
@@ -59,6 +62,7 @@ def read(cell: Any, name: str, kind: Kind, states: dict[str, tuple[int, ...]]) -
         bias=bias,
         activation=activation(cell, "activation"),
         recurrent_activation=activation(cell, gates),
+        reset_after=reset_after,
         dtype=cell.compute_dtype,
     )
 

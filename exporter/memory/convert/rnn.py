@@ -7,16 +7,15 @@ import numpy as np
 
 from signatures.errors import UnsupportedModel, one_line
 
-from ..recurrence import Recurrence
-from . import cells
-from .options import called, class_name, input_shape, over_time
+from ..recurrence import Kind, Recurrence
+from .options import called, class_name, input_shape, over_time, read
 
-CELLS = {
-    "keras.layers.LSTMCell": cells.lstm,
-    "keras.layers.GRUCell": cells.gru,
-    "keras.layers.SimpleRNNCell": cells.simple_rnn,
+CELLS: dict[str, tuple[Kind, str]] = {
+    "keras.layers.LSTMCell": ("lstm", "hc"),
+    "keras.layers.GRUCell": ("gru", "h"),
+    "keras.layers.SimpleRNNCell": ("simple_rnn", "h"),
 }
-"""Cells whose equations are known here; any other is known by calling it."""
+"""Cells whose equations are known here -> their kind and states; any other is known by calling it."""
 
 
 def convert(layer: Any, name: str) -> Recurrence:
@@ -28,7 +27,8 @@ def convert(layer: Any, name: str) -> Recurrence:
 def _cell(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
     """Read a cell; x [2, F] is an input for it, states what it starts from, nested as it takes them."""
     if class_name(cell) in CELLS:
-        return CELLS[class_name(cell)](cell, name)
+        kind, shorts = CELLS[class_name(cell)]
+        return read(cell, name, kind, dict.fromkeys(shorts, (cell.units,)))
     if class_name(cell) == "keras.layers.StackedRNNCells":
         return _stack(cell, name, layer, x, states)
     return _own(cell, name, layer, x, states)
