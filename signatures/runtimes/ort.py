@@ -49,11 +49,7 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._taken = {value.name: value.shape for value in self._session.get_inputs()}
         self._given = [value.name for value in self._session.get_outputs()]
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The properties that the file has."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def takes(self, signature: str) -> dict[str, Any]:
         """Return the sizes of the inputs; see Session."""

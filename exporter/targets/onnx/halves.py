@@ -38,12 +38,12 @@ def _option(node: Any, name: str) -> Any:
 
 
 def _alike(first: Any, second: Any) -> bool:
-    same = ("hidden_size", "linear_before_reset")
-    return (first.op_type, first.input[0], *(_option(first, name) for name in same)) == (
-        second.op_type,
-        second.input[0],
-        *(_option(second, name) for name in same),
-    )
+    """Whether two nodes run the same op on the same input."""
+
+    def what(node: Any) -> tuple[Any, ...]:
+        return node.op_type, node.input[0], _option(node, "hidden_size"), _option(node, "linear_before_reset")
+
+    return what(first) == what(second)
 
 
 def _linked(graph: Any, first: Any, second: Any) -> bool:

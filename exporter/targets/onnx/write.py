@@ -210,7 +210,7 @@ def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
     [x], [output] = node.input, node.output
     nodes = _Nodes(graph, graph.get_dtype(x))
     graph.remove_node(node.name)
-    graph.make_node("Sub", [nodes.one(), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
+    graph.make_node("Sub", [nodes.number(1), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
 
 
 def _where(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -233,7 +233,7 @@ def _floor_mod(graph: Any, node: Any, name: str, args: Any) -> None:
     if nodes.dtype not in FLOATS:
         graph.make_node("Mod", [a, b], outputs=[output], dtypes=[nodes.dtype])
         return
-    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.zero()
+    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.number(0)
     apart = nodes.op("Xor", [nodes.op("Less", [rest, zero], BOOL), nodes.op("Less", [b, zero], BOOL)], BOOL)
     some = nodes.op("Not", [nodes.op("Equal", [rest, zero], BOOL)], BOOL)
     moved = nodes.op("Add", [rest, b])
@@ -443,7 +443,7 @@ class _Nodes:
         """
         dtype, size = kernel.dtype, _saturating(recurrence)
         wide = self.op("Pad", [x, self.const([0, 0, 0, 0, 0, 1])])
-        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.one()])
+        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.number(1)])
         others = kernel.sum(axis=2)  # what the other features of that row, 1 as well, add
         wanted = np.repeat(np.array([-size, -size, size, 0], dtype), recurrence.units)  # gates i o f c
         return longer, np.concatenate([kernel, (wanted - others)[..., None]], axis=2)
@@ -469,13 +469,9 @@ class _Nodes:
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         return self.op("Squeeze", [y, self.const([1])]), finals
 
-    def one(self) -> str:
-        """Add the number 1."""
-        return self.const(1, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
-
-    def zero(self) -> str:
-        """Add the number 0."""
-        return self.const(0, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
+    def number(self, value: int) -> str:
+        """Add a number of the graph's floats."""
+        return self.const(value, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def op(self, kind: str, inputs: Sequence[str], dtype: int | None = None, **attributes: Any) -> str:
         """Add a node with one output, of the graph's floats unless told, and return that."""

@@ -86,12 +86,8 @@ def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
     _without_rsqrt(model)
     _slim(model)
     contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(contract.embedded().encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    model.metadata = [*(model.metadata or []), schema.MetadataT(name=METADATA, buffer=len(model.buffers))]
+    model.buffers.append(schema.BufferT(data=np.frombuffer(contract.embedded().encode(), np.uint8)))
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output()), contract
@@ -113,7 +109,7 @@ def _without_rsqrt(model: Any) -> None:
     Given   y = RSQRT(x)
     Result  root = SQRT(x); y = DIV(1, root)
     """
-    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    kinds = [_kind(code) for code in model.operatorCodes]
     builtin = schema.BuiltinOperator
     if builtin.RSQRT not in kinds:
         return
@@ -132,16 +128,14 @@ def _without_rsqrt(model: Any) -> None:
                 [y] = operator.outputs
                 operator.outputs = np.array([len(graph.tensors)], np.int32)
                 graph.tensors.append(copy.copy(graph.tensors[y]))
-                inputs, outputs = np.array([number, len(graph.tensors) - 1], np.int32), np.array([y], np.int32)
-                operators.append(
-                    schema.OperatorT(
-                        opcodeIndex=div,
-                        inputs=inputs,
-                        outputs=outputs,
-                        builtinOptionsType=schema.BuiltinOptions.DivOptions,
-                        builtinOptions=schema.DivOptionsT(),
-                    )
+                division = schema.OperatorT(
+                    opcodeIndex=div,
+                    inputs=np.array([number, len(graph.tensors) - 1], np.int32),
+                    outputs=np.array([y], np.int32),
+                    builtinOptionsType=schema.BuiltinOptions.DivOptions,
+                    builtinOptions=schema.DivOptionsT(),
                 )
+                operators.append(division)
         graph.operators = operators
 
 
@@ -184,16 +178,15 @@ def _slim(model: Any) -> None:
 
 def ops(path: Path) -> Counter[str]:
     """Count the ops of all subgraphs, custom ones by their own name; see Writer.ops."""
-    model = schema.Model.GetRootAs(path.read_bytes(), 0)
-    codes = [model.OperatorCodes(k) for k in range(model.OperatorCodesLength())]
-    names = [f"CUSTOM {custom.decode()}" if (custom := code.CustomCode()) else BUILTIN[_kind(code)] for code in codes]
-    graphs = [model.Subgraphs(k) for k in range(model.SubgraphsLength())]
-    return Counter(names[graph.Operators(k).OpcodeIndex()] for graph in graphs for k in range(graph.OperatorsLength()))
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    codes = model.operatorCodes or ()
+    names = [f"CUSTOM {code.customCode.decode()}" if code.customCode else BUILTIN[_kind(code)] for code in codes]
+    return Counter(names[each.opcodeIndex] for graph in model.subgraphs for each in graph.operators or ())
 
 
 def _kind(code: Any) -> int:
     """Return the number of a builtin operator: those of old fit into one byte, the others have a field of their own."""
-    return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
