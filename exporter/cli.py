@@ -23,7 +23,7 @@ from signatures.golden import ROUNDINGS
 from . import child, deliver
 from .read.budget import MAX_MEMORY
 from .read.loading import MODEL_SUFFIXES, check_path
-from .request import DELIVERING, Stage, named_targets
+from .request import DELIVERING, named_targets
 from .targets import CHOICES, TARGETS
 
 MOST = 1_000_000
@@ -313,12 +313,10 @@ def _check_inspected(path: Path) -> None:
 
 def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
     from . import tables
-    from .pipeline import computing, load_model, open_model
+    from .pipeline import opening
 
-    progress(Stage("loading"))
-    loaded = load_model(path, max_memory)
-    with computing(loaded, dtype):
-        return tables.model_facts(open_model(loaded, progress))
+    with opening(path, dtype, max_memory, progress) as opened:
+        return tables.model_facts(opened)
 
 
 def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progress) -> Any:
@@ -372,7 +370,7 @@ class Session:
         self.status = self._console.status("starting")
         self._stage: object = "starting"
         self._done = False
-        self._signal: int | None = None
+        self.signal: int | None = None
 
     def write_to(self, folder: Path) -> None:
         """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
@@ -403,12 +401,7 @@ class Session:
             self._console.print(*told, self._tables.safe(text, style, lines=True), soft_wrap=True)
 
     def run(self, function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
-        """Run a function in a process of its own and show its stages.
-
-        Args:
-            function: What is run.
-            arguments: Its arguments.
-            limit: Seconds that it may take; None for no limit.
+        """Run a function in a process of its own, which may take `limit` seconds, and show its stages.
 
         Raises:
             ExportLSTMError: When it refuses, or a native library ends the process.
@@ -476,25 +469,20 @@ class Session:
 
     def stop(self, number: int, frame: object) -> None:
         """End the command as a signal asks: a signal handler."""
-        late = self._moving and self._signal is None  # all is in place in a moment, see `run`
-        self._signal = number
+        late = self._moving and self.signal is None  # all is in place in a moment, see `run`
+        self.signal = number
         if not late:
             self._end_if_asked()
 
     def _end_if_asked(self) -> None:
         """End the command if a signal asked for it; nothing is left behind, and no exception can be lost on its way."""
-        if self._signal is None:
+        if self.signal is None:
             return
         child.end_all()
         self.status.stop()
         self._clean()
         left = "all that was asked for is delivered" if self._done else MIDST if self._moving else "nothing was written"
-        end(self._signal, f"; {left}" if self._folder is not None else "")
-
-    def end_if_late(self) -> None:
-        """End the command if a signal came while files were moved into place, which has failed and is told."""
-        if self._signal is not None:
-            end(self._signal)
+        end(self.signal, f"; {left}" if self._folder is not None else "")
 
     @property
     def _moving(self) -> bool:
@@ -545,5 +533,6 @@ def running(session: Session) -> Iterator[Session]:
                 kind, text = "", f"This is a bug in export-lstm: {text}. Run again with -v and report what it prints."
         session.status.stop()
         session.say(text, kind)
-        session.end_if_late()
+        if session.signal is not None:  # it came while files were moved into place, which has failed and is told
+            end(session.signal)
         sys.exit(1)

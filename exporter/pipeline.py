@@ -9,8 +9,8 @@ import importlib.metadata
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +78,7 @@ class Opened:
         """Return the contract without artifacts; see boundary.contract."""
         from .model.boundary import contract
 
-        packages = [
-            "export-lstm",
-            "keras",
-            "tensorflow",
-            *(package for target in targets for package in target.packages),
-        ]
+        packages = ["export-lstm", "keras", "tensorflow", *(each for target in targets for each in target.packages)]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
         if self.loaded.sha256 is None:
@@ -94,15 +89,7 @@ class Opened:
 
 
 def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
-    """Load a model file, or take a keras.Model in memory.
-
-    Args:
-        model: A keras.Model, or the path of a model file.
-        max_memory: GB that a file's weights, or one of its tensors, may take; see read.loading.load.
-
-    Raises:
-        LoadError: When the file can't be loaded safely.
-    """
+    """Load a model file, see read.loading.load, or take a keras.Model in memory."""
     if isinstance(model, (str, Path)):
         return load(model, max_memory)
     keras = require_keras()
@@ -141,13 +128,17 @@ def open_model(loaded: Loaded, progress: Progress = in_silence, batch: Extent = 
         ) from None
 
 
-def computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
-    """Return a context in which the model computes in a type; None: in its own."""
-    if dtype is None:
-        return nullcontext()
-    from .model.swap import computing_in
+@contextmanager
+def opening(
+    model: Any, dtype: str | None, max_memory: float, progress: Progress, batch: Extent = None
+) -> Iterator[Opened]:
+    """Load a model and find out what it takes; inside it computes in a type, its own where that is None."""
+    progress(Stage("loading"))
+    loaded = load_model(model, max_memory)
+    from .model.swap import computing_in  # TensorFlow, not before a file may be refused
 
-    return computing_in(loaded.model, dtype)
+    with nullcontext() if dtype is None else computing_in(loaded.model, dtype):
+        yield open_model(loaded, progress, batch)
 
 
 def export(
@@ -199,10 +190,7 @@ def export(
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
-    progress(Stage("loading"))
-    loaded = load_model(model, max_memory)
-    with computing(loaded, dtype):
-        opened = open_model(loaded, progress, batch)
+    with opening(model, dtype, max_memory, progress, batch) as opened:
         for target in targets:
             target.check_types(opened.model.types)
         contract = opened.contract(targets, signatures, lengths)
@@ -419,10 +407,7 @@ def record_case(
     folder = Path(folder)
     deliver.clean(folder.parent)
     deliver.check_free([folder], force=False)
-    progress(Stage("loading"))
-    loaded = load_model(model, max_memory)
-    with computing(loaded, dtype):
-        opened = open_model(loaded, progress)
+    with opening(model, dtype, max_memory, progress) as opened:
         contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
         steps = totals or totals_for(opened.survey)
 
