@@ -405,7 +405,9 @@ def load_weights(model: Any, config: Config, file: Any) -> None:
         LoadError: When the file's arrays are not exactly the model's, in number, shape and name.
     """
     groups = file.get("model_weights", file)
-    if groups.attrs.get("backend") in ("theano", b"theano") and any(map(_is_convolution, _entries(config))):
+    if groups.attrs.get("backend") in ("theano", b"theano") and any(
+        "Conv" in entry["class_name"] for entry in _entries(config)
+    ):
         raise LoadError("it was trained with Theano, which flips the kernels of convolutions.")
     stored = {name: _names(_group(groups, name), "weight_names") for name in _names(groups, "layer_names")}
     stored = {name: weights for name, weights in stored.items() if weights}
@@ -432,11 +434,6 @@ def _group(parent: Any, name: str) -> Any:
     if not hasattr(found, "items"):
         raise LoadError(f"{name!r} in the file is an array, not a group of them. It is damaged; copy it again.")
     return found
-
-
-def _is_convolution(entry: Config) -> bool:
-    """Tell whether a layer convolves."""
-    return "Conv" in entry["class_name"]
 
 
 def _names(group: Any, attribute: str) -> list[str]:
