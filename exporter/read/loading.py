@@ -2,7 +2,7 @@
 
 Everything a file claims (archive members, configuration, HDF5 structure) is checked before Keras builds anything from
 it, because the file may come from a stranger. Nothing is extracted to disk here, no custom class is imported, and the
-training configuration is left alone. What Keras 2 wrote is then translated by `exporter/keras2.py`. Importing this
+training configuration is left alone. What Keras 2 wrote is then translated by `exporter/read/keras2.py`. Importing this
 module imports neither Keras nor TensorFlow nor h5py.
 """
 
@@ -151,16 +151,17 @@ class _Lookout:
     def look(self, path: Path) -> None:
         """Refuse a file that can't be read in time and memory, and whatever `_read_all` refuses."""
         with self._one:
-            try:
-                self._ask(path)
-            except child.TooLong as lost:
-                raise self._lost(path, lost) from None
-            except child.Lost:  # it ends with the thread that started it: what counts is how a new one ends
-                self.end()
+            for again in (True, False):
                 try:
                     self._ask(path)
+                    return
                 except child.Lost as lost:
-                    raise self._lost(path, lost) from None
+                    self.end()
+                    # It ends with the thread that started it: what counts is how a new one ends.
+                    if isinstance(lost, child.TooLong) or not again:
+                        raise LoadError(
+                            f"{path} can't be read: what reads it {lost}. If that is not the machine's fault: {ANOTHER}"
+                        ) from None
 
     def _ask(self, path: Path) -> None:
         """Have the file read, and raise what that raises."""
@@ -178,10 +179,6 @@ class _Lookout:
         except BaseException:
             self.end()  # its answer is still to come
             raise
-
-    def _lost(self, path: Path, lost: child.Lost) -> LoadError:
-        self.end()
-        return LoadError(f"{path} can't be read: what reads it {lost}. If that is not the machine's fault: {ANOTHER}")
 
     def start(self) -> child.Child:
         """Return the process, a new one if there is none, or it is that of the process this one was forked from."""
@@ -403,10 +400,7 @@ def _parse(text: str | bytes, what: str) -> Any:
     """Parse JSON that makes no more objects than an honest file does."""
     # Bytes that are no text come from h5py as surrogates; json refuses them.
     content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-    for count, most in (
-        (content.count(b"{") + content.count(b"["), MAX_BRACKETS),
-        (content.count(b","), MAX_COMMAS),
-    ):
+    for count, most in ((content.count(b"{") + content.count(b"["), MAX_BRACKETS), (content.count(b","), MAX_COMMAS)):
         if count > most:
             raise LoadError(f"{what} has {count:,} parts; at most {most:,} are accepted.")
     with _damaged(what):
