@@ -279,11 +279,10 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     }
     used = [ACTIVATIONS[getattr(recurrence, name)].onnx for name in names.get(recurrence.kind, ("activation",))]
     functions = [function for function in used if function is not None]
-    attributes: dict[str, Any] = {"hidden_size": recurrence.units, "activations": [name for name, _, _ in functions]}
     alphas, betas = ([values[k] for values in functions if values[k] is not None] for k in (1, 2))
-    attributes.update({"activation_alpha": alphas} if alphas else {})
-    attributes.update({"activation_beta": betas} if betas else {})
-    return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
+    attributes = {"hidden_size": recurrence.units, "activations": [name for name, _, _ in functions]}
+    others = {"activation_alpha": alphas, "activation_beta": betas, "linear_before_reset": int(recurrence.reset_after)}
+    return {**attributes, **{name: value for name, value in others.items() if value}}
 
 
 def _resize(graph: Any, node: Any, name: str, args: Any) -> None:

@@ -161,17 +161,15 @@ def _slim(model: Any) -> None:
                 tensor.quantization = None
             if model.buffers[tensor.buffer].data is None:
                 tensor.buffer = 0
-    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
-    used = [0, *sorted({each.buffer for each in (*tensors, *(model.metadata or []))} - {0})]
-    place, found = {0: 0}, {hashlib.sha256().digest(): 0}
-    buffers = [model.buffers[0]]
-    for old in used[1:]:
+    holders = [*(tensor for graph in model.subgraphs for tensor in graph.tensors), *(model.metadata or [])]
+    place, found, buffers = {0: 0}, {hashlib.sha256().digest(): 0}, [model.buffers[0]]
+    for old in sorted({each.buffer for each in holders} - {0}):
         data = hashlib.sha256(model.buffers[old].data).digest()
         if data not in found:
             found[data] = len(buffers)
             buffers.append(model.buffers[old])
         place[old] = found[data]
-    for each in (*tensors, *(model.metadata or [])):
+    for each in holders:
         each.buffer = place[each.buffer]
     model.buffers = buffers
 
