@@ -25,7 +25,7 @@ from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 
 from . import deliver
-from .lower.plan import Choice, Plans, describe
+from .lower.plan import Choice, Plan, Plans, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
 from .read.loading import Loaded, load, require_keras
@@ -238,17 +238,21 @@ class Subject:
     fixed: Mapping[str, int]
     golden: Case | None = None
 
-    def proven(self, progress: Progress) -> "Subject":
-        """Return the same with golden numbers from two witnesses, which the contract tells of."""
+    def record(
+        self, progress: Progress, feeds: Mapping[str, Array] | None = None, totals: Sequence[int] | None = None
+    ) -> Case:
+        """Return golden numbers from two witnesses; see witness.record."""
         from .prove.witness import record, totals_for
 
-        golden = record(
-            self.model,
-            self.contract,
-            self.fixed,
-            totals=totals_for(self.survey),
-            progress=lambda run: progress(Stage("golden numbers", run=run)),
-        )
+        def at(run: str) -> None:
+            progress(Stage("golden numbers", run=run))
+
+        steps = totals or totals_for(self.survey)
+        return record(self.model, self.contract, self.fixed, feeds=feeds, totals=steps, progress=at)
+
+    def proven(self, progress: Progress) -> "Subject":
+        """Return the same with golden numbers, which the contract tells of."""
+        golden = self.record(progress)
         atol, rtol = golden.tolerance.atol, golden.tolerance.rtol
         proven = replace(self.contract.proven, atol=atol, rtol=rtol, inputs=golden.inputs, noise=golden.noise)
         return replace(self, golden=golden, contract=replace(self.contract, proven=proven))
@@ -278,19 +282,14 @@ def _plan(runs: Runs, target: Target, graphs: Mapping[str, Signature], choice: C
     Raises:
         UnsupportedModel: When what was asked can't be had, or has no use.
     """
-    plans = {
-        name: {
-            call: target.facts.plan(recurrence, _known(time, graph.dims), choice, _known(rows, graph.dims))
-            for call, (recurrence, time, rows) in runs.items()
-        }
-        for name, graph in graphs.items()
-    }
-    several = [
-        plans[name][call]
-        for name, graph in graphs.items()
-        for call, (_, time, _) in runs.items()
-        if _known(time, graph.dims) != 1
-    ]
+    plans: dict[str, dict[str, Plan]] = {name: {} for name in graphs}
+    several = []
+    for name, graph in graphs.items():
+        for call, (recurrence, times, rows) in runs.items():
+            steps = _known(times, graph.dims)
+            plans[name][call] = target.facts.plan(recurrence, steps, choice, _known(rows, graph.dims))
+            if steps != 1:
+                several.append(plans[name][call])
     target.check_used(choice, several)
     return plans
 
@@ -351,12 +350,10 @@ def _check(golden: Case, target: Target, stage: Path, progress: Progress) -> Par
             "  Nothing was written. Try another target."
         ) from error
     if not report.ok:
-        amplified = (
-            ""
-            if report.failures and report.failures[0].note
-            else "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
-        )
-        raise ParityError(f"The {target.name} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
+        told = f"The {target.name} artifact is not delivered. {report.summary()}\n"
+        if not (report.failures and report.failures[0].note):
+            told += "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
+        raise ParityError(f"{told}{ON_REAL_DATA}")
     return report
 
 
@@ -402,19 +399,12 @@ def record_case(
         OutputError: When the folder exists or can't be written.
         ParityError: When the two witnesses disagree.
     """
-    from .prove.witness import record, totals_for
-
     folder = Path(folder)
     deliver.clean(folder.parent)
     deliver.check_free([folder], force=False)
     with opening(model, dtype, max_memory, progress) as opened:
         contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
-        steps = totals or totals_for(opened.survey)
-
-        def golden(run: str) -> None:
-            progress(Stage("golden numbers", run=run))
-
-        recorded = record(opened.model, contract, fixed, feeds=feeds, totals=steps, progress=golden)
+        recorded = Subject(opened.model, opened.survey, contract, fixed).record(progress, feeds, totals)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
 
     def seal(stage: deliver.Staged) -> None:
