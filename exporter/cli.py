@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+import signatures
+from signatures import files
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
@@ -211,9 +213,7 @@ def check(session: "Session", artifact: Path, case: Path | None, timeout: float,
 @click.argument("model", type=PATH)
 @click.option("-o", "--out", "case", required=True, type=PATH, help="The case's folder; it must not exist.")
 @click.option(
-    "--feeds",
-    type=PATH,
-    help="An .npz with your own data, one array [B, ...] per input port.  [default: random]",
+    "--feeds", type=PATH, help="An .npz with your own data, one array [B, ...] per input port.  [default: random]"
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @in_dtype
@@ -266,18 +266,11 @@ def inspect(session: "Session", path: Path, dtype: Any, max_memory: float, timeo
 @timeout
 @trusting
 @common
-def bench(
-    session: "Session",
-    artifacts: tuple[Path, ...],
-    totals: tuple[list[int], ...],
-    batch: int | None,
-    timeout: float,
-    trust: bool,
-) -> None:
+def bench(session: "Session", artifacts: tuple[Path, ...], totals: tuple[list[int], ...], **options: Any) -> None:
     """Time ARTIFACTs side by side, each in a process of one thread, and compare them with the first."""
     from .bench import bench as run
 
-    timings = run(artifacts, [total for each in totals for total in each], batch, session.progress, timeout, trust)
+    timings = run(artifacts, [total for each in totals for total in each], progress=session.progress, **options)
     session.show(
         lambda tables: [tables.timing_facts(each) for each in timings],
         lambda tables: tables.print_timings(timings),
@@ -320,8 +313,6 @@ def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Prog
 
 
 def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progress) -> Any:
-    import signatures
-
     golden = None if case is None else signatures.Case.load(case)
     report = signatures.check(signatures.open(artifact, trust), golden, lambda run: progress(f"checking {run}"))
     progress("looking at what is beside it")
@@ -329,8 +320,6 @@ def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progr
 
 
 def _artifact_facts(path: Path, progress: child.Progress) -> Any:
-    import signatures
-
     from . import tables
 
     progress("opening")
@@ -343,8 +332,6 @@ def read_feeds(path: Path) -> dict[str, Any]:
     Raises:
         LoadError: When it is missing or something else.
     """
-    from signatures import files
-
     try:
         feeds = files.read_npz(path)
     except ValueError as error:
