@@ -70,8 +70,7 @@ class Worker:
             limit: Seconds to wait at most; None for the worker's own.
 
         Raises:
-            Lost: When the process crashes or takes too much memory; TooLong: when it takes too long. It was ended.
-            ExportLSTMError: What went wrong in the process, in one line.
+            ExportLSTMError: See Child.answer; of what is lost the name is said.
         """
         try:
             return self._child.answer(limit=self._timeout if limit is None else limit, memory=self._memory)

@@ -160,12 +160,9 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
 
 def same_model(first: Contract, second: Contract) -> bool:
     """Tell whether two contracts are of one model, by its name and its file's or its weights' digest."""
-    if first.model.get("name") != second.model.get("name"):
-        return False
-    return any(
-        first.model.get(digest) is not None and first.model.get(digest) == second.model.get(digest)
-        for digest in ("sha256", "weights")
-    )
+    one, other = first.model, second.model
+    digests = [(one.get(kind), other.get(kind)) for kind in ("sha256", "weights")]
+    return one.get("name") == other.get("name") and any(a is not None and a == b for a, b in digests)
 
 
 def _named(contract: Contract) -> str:
