@@ -39,11 +39,7 @@ def activation(cell: Any, option: str) -> str:
 def read(cell: Any, name: str, kind: Kind, states: dict[str, tuple[int, ...]]) -> Recurrence:
     """Read a built cell of Keras' own: kernels and gate orders are taken as they are, see GATES.
 
-    Args:
-        cell: The Keras cell. One without gates has no function for them: it is the same one then.
-        name: Port prefix.
-        kind: See Recurrence.
-        states: See Recurrence.
+    One without gates has no function for them: it is the same one then. The rest is for the Recurrence.
     """
     gates = "recurrent_activation" if hasattr(cell, "recurrent_activation") else "activation"
     reset_after = bool(getattr(cell, "reset_after", False))
