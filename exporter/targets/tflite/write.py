@@ -109,7 +109,7 @@ def _without_rsqrt(model: Any) -> None:
     Given   y = RSQRT(x)
     Result  root = SQRT(x); y = DIV(1, root)
     """
-    kinds = [_kind(code) for code in model.operatorCodes]
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     builtin = schema.BuiltinOperator
     if builtin.RSQRT not in kinds:
         return
@@ -176,15 +176,16 @@ def _slim(model: Any) -> None:
 
 def ops(path: Path) -> Counter[str]:
     """Count the ops of all subgraphs, custom ones by their own name; see Writer.ops."""
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    codes = model.operatorCodes or ()
-    names = [f"CUSTOM {code.customCode.decode()}" if code.customCode else BUILTIN[_kind(code)] for code in codes]
-    return Counter(names[each.opcodeIndex] for graph in model.subgraphs for each in graph.operators or ())
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    codes = [model.OperatorCodes(k) for k in range(model.OperatorCodesLength())]
+    names = [f"CUSTOM {custom.decode()}" if (custom := code.CustomCode()) else BUILTIN[_kind(code)] for code in codes]
+    graphs = [model.Subgraphs(k) for k in range(model.SubgraphsLength())]
+    return Counter(names[graph.Operators(k).OpcodeIndex()] for graph in graphs for k in range(graph.OperatorsLength()))
 
 
 def _kind(code: Any) -> int:
     """Return the number of a builtin operator: those of old fit into one byte, the others have a field of their own."""
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+    return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 
 def faults(ops: Counter[str], planned: Sequence[tuple[Recurrence, Plan]]) -> list[str]:
