@@ -29,7 +29,7 @@ from .lower.plan import Choice, Plan, Plans, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
 from .read.loading import Loaded, load, require_keras
-from .request import DELIVERING, Dtype, Extent, Progress, Stage, check_asked, in_silence, named_targets
+from .request import DELIVERING, Dtype, Extent, Progress, Request, Stage, in_silence, named_targets
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -183,35 +183,36 @@ def export(
         OutputError: When an output path is taken or can't be written.
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
-    targets = named_targets(to)
-    check_asked(targets, batch, time, signatures, lowering, dtype)
+    request = Request(
+        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force
+    )
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
-    final, contract_path = deliver.paths(stem, targets, out)
+    final, contract_path = deliver.paths(stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
-    deliver.check_free(list(final.values()), force)
+    deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
-    with opening(model, dtype, max_memory, progress, batch) as opened:
-        for target in targets:
+    with opening(model, request.dtype, request.max_memory, progress, request.batch) as opened:
+        for target in request.targets:
             target.check_types(opened.model.types)
-        contract = opened.contract(targets, signatures, lengths)
-        fixed = _fixed(opened.survey, time)
+        contract = opened.contract(request.targets, request.signatures, request.lengths)
+        fixed = _fixed(opened.survey, request.time)
         together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
-        deliver.joined(contract_path, together, force)  # refused now rather than when all is made
+        deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
         subject = Subject(opened.model, opened.survey, contract, fixed)
-        if check:
+        if request.check:
             subject = subject.proven(progress)
         artifacts: list[Artifact] = []
 
         def seal(stage: deliver.Staged) -> None:
-            deliver.check_free(list(final.values()), force)  # another export may have been quicker
+            deliver.check_free(list(final.values()), request.force)  # another export may have been quicker
             told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), force)
+            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), request.force)
             stage[contract_path].write_text(together.to_json(), encoding="utf-8")
             progress(DELIVERING)
 
         with deliver.staged([*final.values(), contract_path], seal) as stage:
-            for target in targets:
-                made = _make(subject, target, batch, lowering, stage[final[target.name]], progress)
+            for target in request.targets:
+                made = _make(subject, target, request, stage[final[target.name]], progress)
                 artifacts.append(replace(made, path=final[target.name], contract_path=contract_path))
     return artifacts
 
@@ -300,13 +301,13 @@ def _known(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _make(subject: Subject, target: Target, batch: Extent, choice: Choice, stage: Path, progress: Progress) -> Artifact:
+def _make(subject: Subject, target: Target, request: Request, stage: Path, progress: Progress) -> Artifact:
     """Make one artifact at a temporary path and hold it to its golden numbers."""
     from .lower.trace import trace
 
-    dims, writer, runs = subject.dims(target, batch), target.writer, subject.runs
+    dims, writer, runs = subject.dims(target, request.batch), target.writer, subject.runs
     graphs = target.facts.graphs(subject.contract, subject.survey.inputs, dims)
-    plans = _plan(runs, target, graphs, choice)
+    plans = _plan(runs, target, graphs, request.lowering)
     reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     contract = replace(subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)})
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from signatures.contract import SIGNATURES
 from signatures.golden import ROUNDINGS
 
 from .lower.plan import Choice
+from .read.budget import MAX_MEMORY
 from .targets import CHOICES, TARGETS, Target, check_choice
 
 Extent = int | Literal["any"] | None
@@ -44,31 +46,41 @@ def in_silence(stage: Stage) -> None:
     """Tell nothing."""
 
 
-def check_asked(
-    targets: Sequence[Target],
-    batch: Extent,
-    time: Extent,
-    signatures: Sequence[str] | None,
-    lowering: Choice,
-    dtype: Dtype | None,
-) -> None:
-    """Refuse what no export has, in the words of the command line; see pipeline.export.
+@dataclass(frozen=True)
+class Request:
+    """An export as it was asked for; see pipeline.export."""
 
-    Raises:
-        ValueError: Naming what is accepted.
-        UnsupportedModel: When no target takes the lowering.
-    """
-    for name, value in (("batch", batch), ("time", time)):
-        number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if value is not None and value != "any" and not number:
-            raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
-    if signatures is not None and (isinstance(signatures, str) or not signatures or set(signatures) - set(SIGNATURES)):
-        raise ValueError(f"signatures={signatures!r}: give a list of {', '.join(SIGNATURES)}")
-    if dtype not in (None, *ROUNDINGS):
-        raise ValueError(f"dtype={dtype!r}: give {', '.join(ROUNDINGS)} or None")
-    if lowering not in CHOICES:
-        raise ValueError(f"lowering={lowering!r}: give {', '.join(CHOICES)}")
-    check_choice(lowering, targets)
+    targets: tuple[Target, ...]
+    out: str | Path | None = None
+    batch: Extent = None
+    time: Extent = None
+    signatures: Sequence[str] | None = None
+    lengths: bool = False
+    lowering: Choice = "auto"
+    dtype: Dtype | None = None
+    max_memory: float = MAX_MEMORY
+    check: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no export has, in the words of the command line.
+
+        Raises:
+            ValueError: Naming what is accepted.
+            UnsupportedModel: When no target takes the lowering.
+        """
+        for name, value in (("batch", self.batch), ("time", self.time)):
+            number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if value is not None and value != "any" and not number:
+                raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
+        found = self.signatures
+        if found is not None and (isinstance(found, str) or not found or set(found) - set(SIGNATURES)):
+            raise ValueError(f"signatures={found!r}: give a list of {', '.join(SIGNATURES)}")
+        if self.dtype not in (None, *ROUNDINGS):
+            raise ValueError(f"dtype={self.dtype!r}: give {', '.join(ROUNDINGS)} or None")
+        if self.lowering not in CHOICES:
+            raise ValueError(f"lowering={self.lowering!r}: give {', '.join(CHOICES)}")
+        check_choice(self.lowering, self.targets)
 
 
 def named_targets(to: str | Sequence[str]) -> tuple[Target, ...]:
