@@ -70,8 +70,7 @@ class Worker:
             limit: Seconds to wait at most; None for the worker's own.
 
         Raises:
-            Lost: When the process crashes or takes too much memory; TooLong: when it takes too long. It was ended.
-            ExportLSTMError: What went wrong in the process, in one line.
+            ExportLSTMError: See Child.answer; of what is lost the name is said.
         """
         try:
             return self._child.answer(limit=self._timeout if limit is None else limit, memory=self._memory)
@@ -224,43 +223,30 @@ def bench(
     for path in paths:
         target_of(path)
     try:
-        return _bench(paths, totals, batch, progress, timeout, trust)
+        with contextlib.ExitStack() as stack:
+            made = (Worker(name=f"{path}: its runtime", timeout=timeout, memory=MEMORY) for path in paths)
+            workers = [stack.enter_context(contextlib.closing(worker)) for worker in made]
+            progress("opening")
+            contracts = _all(workers, paths, [partial(_read_contract, path, trust) for path in paths])
+            samples = _batch(paths, contracts, batch)
+            calls: dict[tuple[str, int], list[int]] = {}
+            for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):
+                for key in _calls(path, contract, totals):
+                    calls.setdefault(key, []).append(k)
+            timings = []
+            for (signature, total), taking in sorted(calls.items()):
+                progress(f"timing {signature} of {total}")
+                chosen = [workers[k] for k in taking]
+                openers = [partial(_time_artifact, paths[k], contracts[k], signature, samples, total) for k in taking]
+                _all(chosen, [paths[k] for k in taking], openers)
+                seconds = take_turns(chosen)
+                for k, took in zip(taking, seconds, strict=True):
+                    compared = None if k == taking[0] else ratio(took, seconds[0])
+                    steps = total if any(port.timed for port in contracts[k].signatures[signature].inputs) else None
+                    timings.append(Timing(paths[k], signature, samples, steps, statistics.median(took), compared))
+            return timings
     except Lost as lost:
         raise ArtifactError(f"{lost}. {lost.advice}") from None
-
-
-def _bench(
-    paths: Sequence[Path],
-    totals: Sequence[int],
-    batch: int | None,
-    progress: Callable[[str], None],
-    timeout: float | None,
-    trust: bool,
-) -> list[Timing]:
-    with contextlib.ExitStack() as stack:
-        workers = []
-        for path in paths:
-            workers.append(Worker(name=f"{path}: its runtime", timeout=timeout, memory=MEMORY))
-            stack.callback(workers[-1].close)
-        progress("opening")
-        contracts = _all(workers, paths, [partial(_read_contract, path, trust) for path in paths])
-        samples = _batch(paths, contracts, batch)
-        calls: dict[tuple[str, int], list[int]] = {}
-        for k, (path, contract) in enumerate(zip(paths, contracts, strict=True)):
-            for key in _calls(path, contract, totals):
-                calls.setdefault(key, []).append(k)
-        timings = []
-        for (signature, total), taking in sorted(calls.items()):
-            progress(f"timing {signature} of {total}")
-            chosen = [workers[k] for k in taking]
-            openers = [partial(_time_artifact, paths[k], contracts[k], signature, samples, total) for k in taking]
-            _all(chosen, [paths[k] for k in taking], openers)
-            seconds = take_turns(chosen)
-            for k, took in zip(taking, seconds, strict=True):
-                compared = None if k == taking[0] else ratio(took, seconds[0])
-                steps = total if any(port.timed for port in contracts[k].signatures[signature].inputs) else None
-                timings.append(Timing(paths[k], signature, samples, steps, statistics.median(took), compared))
-        return timings
 
 
 def _all(workers: Sequence[Worker], paths: Sequence[Path], openers: Sequence[Opener]) -> list[Any]:

@@ -11,22 +11,27 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+import signatures
+from signatures import files
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
 
 from . import child, deliver
 from .read.budget import MAX_MEMORY
 from .read.loading import MODEL_SUFFIXES, check_path
-from .request import DELIVERING, Stage, named_targets
+from .request import DELIVERING, named_targets
 from .targets import CHOICES, TARGETS
 
 MOST = 1_000_000
 """The largest fixed number of samples or time steps."""
+
+MIDST = "in the midst of moving files into place: each is wholly old or wholly new"
 
 
 class ExportByDefault(click.Group):
@@ -53,59 +58,40 @@ class ExportByDefault(click.Group):
             raise click.UsageError(shown(error.format_message(), lines=True), error.ctx) from None
 
 
-class ExtentType(click.ParamType[Any]):
-    """A number of at least 1, or "any"."""
-
-    name = "N|any"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or "any"."""
-        if value == "any" or isinstance(value, int):
-            return value
-        if not str(value).isdigit() or not 1 <= int(value) <= MOST:
-            self.fail(f"{value!r} is not a number from 1 to {MOST}, nor 'any'.", param, ctx)
-        return int(value)
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and 1 <= int(text) <= MOST
 
 
-class Counts(click.ParamType[Any]):
-    """One or several numbers of at least 1, separated by commas."""
-
-    name = "N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the numbers."""
-        if isinstance(value, list):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdigit() and 1 <= int(part) <= MOST for part in parts):
-            self.fail(f"{value!r} is not a number from 1 to {MOST}, nor several separated by commas.", param, ctx)
-        return [int(part) for part in parts]
+def extent(value: str) -> int | str:
+    """Read a number of at least 1, or "any"."""
+    if value == "any":
+        return value
+    if not _is_count(value):
+        raise click.BadParameter(f"{value!r} is not a number from 1 to {MOST}, nor 'any'.")
+    return int(value)
 
 
-class Listed(click.ParamType[Any]):
-    """One or several names of a list, separated by commas."""
-
-    name = "names"
-
-    def __init__(self, accepted: tuple[str, ...]) -> None:
-        self.accepted = accepted
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Return the names."""
-        names = value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
-        for name in names:
-            if name not in self.accepted:
-                self.fail(f"{name!r} is not one of {', '.join(self.accepted)}.", param, ctx)
-        return list(dict.fromkeys(names))
+def counts(value: str) -> list[int]:
+    """Read one or several numbers of at least 1, separated by commas."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(map(_is_count, parts)):
+        raise click.BadParameter(f"{value!r} is not a number from 1 to {MOST}, nor several separated by commas.")
+    return [int(part) for part in parts]
 
 
-verbosity = [
-    click.option("-v", "--verbose", is_flag=True, help="Show each stage, the libraries' own messages and tracebacks."),
-    click.option("-q", "--quiet", is_flag=True, help="Show errors only."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
-]
+def listed(*accepted: str) -> Callable[[str], list[str]]:
+    """Return what reads one or several of these names, separated by commas."""
+
+    def names(value: str) -> list[str]:
+        found = list(dict.fromkeys(part.strip() for part in value.split(",")))
+        if unknown := [name for name in found if name not in accepted]:
+            raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(accepted)}.")
+        return found
+
+    return names
 
 
+PATH = click.Path(path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
 timeout = click.option(
     "--timeout",
@@ -130,10 +116,17 @@ memory = click.option(
 )
 
 
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every command has."""
-    for option in reversed(verbosity):
-        command = option(command)
+def common(work: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command has, and give what does its work the session that they ask for."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show each stage, the libraries' own messages and tracebacks.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+    @wraps(work)
+    def command(verbose: bool, quiet: bool, as_json: bool, **arguments: Any) -> None:
+        with running(Session(verbose, quiet, as_json)) as session:
+            work(session, **arguments)
+
     return command
 
 
@@ -150,19 +143,21 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option(
     "--to",
     required=True,
     multiple=True,
-    type=Listed((*TARGETS, "all")),
+    type=listed(*TARGETS, "all"),
     help="tflite, onnx, savedmodel or all; may be repeated.",
 )
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
-@click.option("--batch", type=ExtentType(), help="Samples a call.  [default: as declared, else 1 for tflite or any]")
-@click.option("--time", type=ExtentType(), help="Time steps of a sequence call.  [default: as the model]")
 @click.option(
-    "--signatures", type=Listed(("sequence", "step")), help="sequence, step or both.  [default: all that can be had]"
+    "--batch", metavar="N|ANY", type=extent, help="Samples a call.  [default: as declared, else 1 for tflite or any]"
+)
+@click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
+@click.option(
+    "--signatures", type=listed("sequence", "step"), help="sequence, step or both.  [default: all that can be had]"
 )
 @click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
 @click.option(
@@ -177,97 +172,66 @@ def main() -> None:
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
 @click.option("--force", is_flag=True, help="Replace what is at the output path.")
 @common
-def export(
-    model: Path, to: tuple[list[str], ...], no_check: bool, verbose: bool, quiet: bool, as_json: bool, **options: Any
-) -> None:
+def export(session: "Session", model: Path, to: tuple[list[str], ...], no_check: bool, **options: Any) -> None:
     """Export MODEL (.keras or .h5), compare it with golden outputs in its own runtime, then deliver it."""
-    with running(verbose, quiet) as session:
-        targets = [name for names in to for name in names]
-        check_path(model)
-        _, contract_path = deliver.paths(model.stem, named_targets(targets), options["out"])
-        session.write_to(contract_path.parent)
-        artifacts = session.run(_export, model, targets, not no_check, options)
-        session.show(
-            lambda tables: [tables.artifact_facts(each) for each in artifacts],
-            lambda tables: tables.print_artifacts(artifacts),
-            as_json,
-        )
-        if not quiet:
-            session.tell_strays(deliver.strays(contract_path))
+    targets = [name for names in to for name in names]
+    check_path(model)
+    _, contract_path = deliver.paths(model.stem, named_targets(targets), options["out"])
+    session.write_to(contract_path.parent)
+    artifacts = session.run(_export, model, targets, not no_check, options)
+    session.show(
+        lambda tables: [tables.artifact_facts(each) for each in artifacts],
+        lambda tables: tables.print_artifacts(artifacts),
+    )
+    if not session.quiet:
+        session.tell_strays(deliver.strays(contract_path))
 
 
 @main.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "--golden",
-    "case",
-    type=click.Path(path_type=Path),
-    help="A case to compare with.  [default: the stream laws alone]",
-)
+@click.argument("artifact", type=PATH)
+@click.option("--golden", "case", type=PATH, help="A case to compare with.  [default: the stream laws alone]")
 @timeout
 @trusting
 @common
-def check(
-    artifact: Path, case: Path | None, timeout: float, trust: bool, verbose: bool, quiet: bool, as_json: bool
-) -> None:
+def check(session: "Session", artifact: Path, case: Path | None, timeout: float, trust: bool) -> None:
     """Run ARTIFACT in its own runtime and compare it with a golden case, or hold it to the stream laws."""
-    with running(verbose, quiet) as session:
-        session.progress("checking in a process of its own")
-        report, strays = session.run_runtime(artifact, timeout, _check, artifact, case, trust)
-        session.show(
-            lambda tables: {**tables.report_facts(report), "strays": [str(each) for each in strays]},
-            lambda tables: tables.print_report(report, artifact),
-            as_json,
-        )
-        own = [path for path in strays if path.name == Path(os.path.abspath(artifact)).name]  # noqa: PTH100
-        session.tell_strays(own if quiet else strays)
-        if not report.ok and quiet:
-            session.say(f"{artifact}: {report.summary()}")
-        if not report.ok or own:
-            sys.exit(1)
+    session.progress("checking in a process of its own")
+    report, strays = session.run_runtime(artifact, timeout, _check, artifact, case, trust)
+    session.show(
+        lambda tables: {**tables.report_facts(report), "strays": [str(each) for each in strays]},
+        lambda tables: tables.print_report(report, artifact),
+    )
+    own = [path for path in strays if path.name == Path(os.path.abspath(artifact)).name]  # noqa: PTH100
+    session.tell_strays(own if session.quiet else strays)
+    if not report.ok and session.quiet:
+        session.say(f"{artifact}: {report.summary()}")
+    if not report.ok or own:
+        sys.exit(1)
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
+@click.option("-o", "--out", "case", required=True, type=PATH, help="The case's folder; it must not exist.")
 @click.option(
-    "-o", "--out", "case", required=True, type=click.Path(path_type=Path), help="The case's folder; it must not exist."
-)
-@click.option(
-    "--feeds",
-    type=click.Path(path_type=Path),
-    help="An .npz with your own data, one array [B, ...] per input port.  [default: random]",
+    "--feeds", type=PATH, help="An .npz with your own data, one array [B, ...] per input port.  [default: random]"
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @in_dtype
 @memory
 @common
-def golden(
-    model: Path,
-    case: Path,
-    feeds: Path | None,
-    lengths: bool,
-    dtype: Any,
-    max_memory: float,
-    verbose: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def golden(session: "Session", model: Path, case: Path, feeds: Path | None, **options: Any) -> None:
     """Record a golden case of MODEL from two witnesses: Keras in float32 and NumPy in float64."""
-    with running(verbose, quiet) as session:
-        check_path(model)
-        session.write_to(case.parent)
-        recorded = session.run(
-            _golden, model, case, feeds, {"lengths": lengths, "dtype": dtype, "max_memory": max_memory}
-        )
-        session.show(
-            lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
-            lambda tables: tables.print_case(case, recorded),
-            as_json,
-        )
+    check_path(model)
+    session.write_to(case.parent)
+    recorded = session.run(_golden, model, case, feeds, options)
+    session.show(
+        lambda _: {"case": str(case), "runs": [run.name for run in recorded.runs], **recorded.recipe},
+        lambda tables: tables.print_case(case, recorded),
+    )
 
 
 @main.command()
-@click.argument("path", metavar="MODEL_OR_ARTIFACT", type=click.Path(path_type=Path))
+@click.argument("path", metavar="MODEL_OR_ARTIFACT", type=PATH)
 @in_dtype
 @memory
 @click.option(
@@ -276,54 +240,41 @@ def golden(
     help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
 )
 @common
-def inspect(
-    path: Path, dtype: Any, max_memory: float, timeout: float | None, verbose: bool, quiet: bool, as_json: bool
-) -> None:
+def inspect(session: "Session", path: Path, dtype: Any, max_memory: float, timeout: float | None) -> None:
     """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
-    with running(verbose, quiet) as session:
-        if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
-            if dtype is not None:
-                raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
-            facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
-        else:
-            _check_inspected(path)
-            facts = session.run(_model_facts, path, dtype, max_memory, limit=timeout)
-        session.show(lambda _: facts, lambda tables: tables.print_facts(facts), as_json)
+    if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
+        if dtype is not None:
+            raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
+        facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
+    else:
+        _check_inspected(path)
+        facts = session.run(_model_facts, path, dtype, max_memory, limit=timeout)
+    session.show(lambda _: facts, lambda tables: tables.print_facts(facts))
 
 
 @main.command()
-@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...", type=click.Path(path_type=Path))
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...", type=PATH)
 @click.option(
     "--time",
     "totals",
+    metavar="N",
     multiple=True,
-    type=Counts(),
+    type=counts,
     help="Time steps of a sequence call; several by commas or repeated.  [default: 16,96,960, or as fixed]",
 )
 @click.option("--batch", type=click.IntRange(1, MOST), help="Samples a call.  [default: 1, or as fixed]")
 @timeout
 @trusting
 @common
-def bench(
-    artifacts: tuple[Path, ...],
-    totals: tuple[list[int], ...],
-    batch: int | None,
-    timeout: float,
-    trust: bool,
-    verbose: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def bench(session: "Session", artifacts: tuple[Path, ...], totals: tuple[list[int], ...], **options: Any) -> None:
     """Time ARTIFACTs side by side, each in a process of one thread, and compare them with the first."""
-    with running(verbose, quiet) as session:
-        from .bench import bench as run
+    from .bench import bench as run
 
-        timings = run(artifacts, [total for each in totals for total in each], batch, session.progress, timeout, trust)
-        session.show(
-            lambda tables: [tables.timing_facts(each) for each in timings],
-            lambda tables: tables.print_timings(timings),
-            as_json,
-        )
+    timings = run(artifacts, [total for each in totals for total in each], progress=session.progress, **options)
+    session.show(
+        lambda tables: [tables.timing_facts(each) for each in timings],
+        lambda tables: tables.print_timings(timings),
+    )
 
 
 # What runs in a child, but for what is refused before one is started.
@@ -355,17 +306,13 @@ def _check_inspected(path: Path) -> None:
 
 def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
     from . import tables
-    from .pipeline import computing, load_model, open_model
+    from .pipeline import opening
 
-    progress(Stage("loading"))
-    loaded = load_model(path, max_memory)
-    with computing(loaded, dtype):
-        return tables.model_facts(open_model(loaded, progress))
+    with opening(path, dtype, max_memory, progress) as opened:
+        return tables.model_facts(opened)
 
 
 def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progress) -> Any:
-    import signatures
-
     golden = None if case is None else signatures.Case.load(case)
     report = signatures.check(signatures.open(artifact, trust), golden, lambda run: progress(f"checking {run}"))
     progress("looking at what is beside it")
@@ -373,8 +320,6 @@ def _check(artifact: Path, case: Path | None, trust: bool, progress: child.Progr
 
 
 def _artifact_facts(path: Path, progress: child.Progress) -> Any:
-    import signatures
-
     from . import tables
 
     progress("opening")
@@ -387,8 +332,6 @@ def read_feeds(path: Path) -> dict[str, Any]:
     Raises:
         LoadError: When it is missing or something else.
     """
-    from signatures import files
-
     try:
         feeds = files.read_npz(path)
     except ValueError as error:
@@ -401,19 +344,20 @@ def read_feeds(path: Path) -> dict[str, Any]:
 class Session:
     """One command at work: what it shows, the process that it has things done in, and how it ends."""
 
-    def __init__(self, verbose: bool, quiet: bool) -> None:
+    def __init__(self, verbose: bool, quiet: bool, as_json: bool) -> None:
         """Show progress unless quiet; see `running`."""
-        from .tables import PlainConsole
+        from . import tables
 
-        self.verbose, self.quiet = verbose, quiet
+        self._tables = tables
+        self.verbose, self.quiet, self._as_json = verbose, quiet, as_json
         self._folder: Path | None = None
         self._made: list[Path] = []
-        self._console = PlainConsole(stderr=True)
-        lively = self._console.is_terminal and not quiet and not verbose
-        self.status = self._console.status("starting") if lively else None
-        self._stage = "starting"
+        self._console = tables.PlainConsole(stderr=True)
+        self.lively = self._console.is_terminal and not quiet and not verbose
+        self.status = self._console.status("starting")
+        self._stage: object = "starting"
         self._done = False
-        self._signal: int | None = None
+        self.signal: int | None = None
 
     def write_to(self, folder: Path) -> None:
         """Tell where the command writes; what a killed one left there is cleaned, now and when this one is ended."""
@@ -429,35 +373,22 @@ class Session:
 
     def progress(self, stage: object) -> None:
         """Show the stage that starts."""
-        from rich.text import Text
-
-        from .tables import shown
-
-        self._stage = text = str(stage)
+        self._stage = stage
         if self.verbose:
-            self.say(shown(text), style="dim")
-        elif self.status is not None:
-            self.status.update(Text(shown(text)))
+            self.say(self._tables.shown(str(stage)), style="dim")
+        else:
+            self.status.update(self._tables.safe(str(stage)))
 
     def say(self, text: str, kind: str = "", style: str = "") -> None:
         """Print a sentence on stderr, if there is one, with names out of files made safe to print."""
-        from rich.text import Text
-
-        from .tables import shown
-
         for name in _names_of_several_lines():
-            text = text.replace(name, shown(name))
+            text = text.replace(name, self._tables.shown(name))
+        told = [self._tables.safe(f"{kind}:", "bold red")] if kind else []
         with suppress(OSError):
-            told = Text(shown(text, lines=True), style)
-            self._console.print(Text.assemble((f"{kind}: ", "bold red"), told) if kind else told, soft_wrap=True)
+            self._console.print(*told, self._tables.safe(text, style, lines=True), soft_wrap=True)
 
     def run(self, function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
-        """Run a function in a process of its own and show its stages.
-
-        Args:
-            function: What is run.
-            arguments: Its arguments.
-            limit: Seconds that it may take; None for no limit.
+        """Run a function in a process of its own, which may take `limit` seconds, and show its stages.
 
         Raises:
             ExportLSTMError: When it refuses, or a native library ends the process.
@@ -468,11 +399,12 @@ class Session:
             self._clean()
             other = "another --to or --lowering, " if self._folder is not None else ""
             advice = f"Try {other}more memory, or -v to see what the libraries print."
+            left = f" It was {MIDST}; export again with --force." if self._moving else " Nothing was written."
             raise ExportLSTMError(
-                f"the process that does the work {lost} at the stage '{self._stage}'.{self._left()}\n"
+                f"the process that does the work {lost} at the stage '{self._stage}'.{left if self._folder else ''}\n"
                 f"  {lost.advice if isinstance(lost, child.TooLong) else advice}"
             ) from None
-        self._done = self._stage == str(DELIVERING)
+        self._done = self._moving
         self._end_if_asked()
         return result
 
@@ -488,27 +420,23 @@ class Session:
         except child.Lost as lost:
             raise ArtifactError(f"{path}: its runtime {lost}. {lost.advice}") from None
 
-    def show(self, facts: Callable[[Any], Any], table: Callable[[Any], None], as_json: bool) -> None:
+    def show(self, facts: Callable[[Any], Any], table: Callable[[Any], None]) -> None:
         """Print a result on stdout: as a table, or as JSON, or not at all when quiet.
 
         Args:
             facts: Gives, from the module `tables`, what JSON tells.
             table: Prints, with the same, what people see.
-            as_json: Which of the two.
 
         Raises:
             OutputError: When stdout takes no more.
         """
-        from . import tables
-
-        if self.status is not None:
-            self.status.stop()
+        self.status.stop()
         try:
-            if as_json:
-                click.echo(json.dumps(facts(tables), indent=2))
+            if self._as_json:
+                click.echo(json.dumps(facts(self._tables), indent=2))
             elif not self.quiet:
-                table(tables)
-            if as_json or not self.quiet:
+                table(self._tables)
+            if self._as_json or not self.quiet:
                 if sys.stdout is None or sys.stdout.closed:
                     raise OSError(0, "it is closed")
                 sys.stdout.flush()
@@ -528,45 +456,31 @@ class Session:
 
     def stop(self, number: int, frame: object) -> None:
         """End the command as a signal asks: a signal handler."""
-        if self._stage == str(DELIVERING) and not self._done and self._signal is None:
-            self._signal = number  # all is in place in a moment, see `run`
-            return
-        self._signal = number
-        self._end_if_asked()
+        late = self._moving and self.signal is None  # all is in place in a moment, see `run`
+        self.signal = number
+        if not late:
+            self._end_if_asked()
 
     def _end_if_asked(self) -> None:
         """End the command if a signal asked for it; nothing is left behind, and no exception can be lost on its way."""
-        if self._signal is None:
+        if self.signal is None:
             return
         child.end_all()
-        if self.status is not None:
-            self.status.stop()
+        self.status.stop()
         self._clean()
-        end(self._signal, f"; {self._left(short=True)}" if self._folder is not None else "")
+        left = "all that was asked for is delivered" if self._done else MIDST if self._moving else "nothing was written"
+        end(self.signal, f"; {left}" if self._folder is not None else "")
 
-    def end_if_late(self) -> None:
-        """End the command if a signal came while files were moved into place, which has failed and is told."""
-        if self._signal is not None:
-            end(self._signal)
-
-    def _left(self, short: bool = False) -> str:
-        """Say what was written when the command comes to an early end."""
-        if self._folder is None:
-            return ""
-        if self._done:
-            return "all that was asked for is delivered" if short else " All that was asked for is delivered."
-        if self._stage != str(DELIVERING):
-            return "nothing was written" if short else " Nothing was written."
-        where = "in the midst of moving files into place: each is wholly old or wholly new"
-        return where if short else f" It was {where}; export again with --force."
+    @property
+    def _moving(self) -> bool:
+        """Whether files are being moved into place."""
+        return self._stage == DELIVERING and not self._done
 
     def _setting(self) -> dict[str, Any]:
         """Return what a child is started with."""
-        from .tables import shown
-
         variables = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow")}
         if self.verbose:
-            return {"variables": variables, "echo": lambda line: self.say(shown(line))}
+            return {"variables": variables, "echo": lambda line: self.say(self._tables.shown(line))}
         return {"variables": {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"), **variables}}
 
 
@@ -587,10 +501,9 @@ def _names_of_several_lines() -> Iterator[str]:
 
 
 @contextmanager
-def running(verbose: bool, quiet: bool) -> Iterator[Session]:
+def running(session: Session) -> Iterator[Session]:
     """Run a command: show its progress, answer signals, turn errors into a sentence and exit code 1."""
-    session = Session(verbose, quiet)
-    with child.answering(session.stop), session.status or nullcontext():
+    with child.answering(session.stop), session.status if session.lively else nullcontext():
         try:
             try:
                 Path.cwd()
@@ -599,14 +512,14 @@ def running(verbose: bool, quiet: bool) -> Iterator[Session]:
             yield session
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: a sentence, never a traceback
-            if verbose:
+            if session.verbose:
                 session.say(traceback.format_exc())
             refused = child.refusal(error)
             kind, text = type(refused).__name__, str(refused)
             if isinstance(refused, child.Surprise):
                 kind, text = "", f"This is a bug in export-lstm: {text}. Run again with -v and report what it prints."
-        if session.status is not None:
-            session.status.stop()
+        session.status.stop()
         session.say(text, kind)
-        session.end_if_late()
+        if session.signal is not None:  # it came while files were moved into place, which has failed and is told
+            end(session.signal)
         sys.exit(1)

@@ -77,30 +77,27 @@ def check_free(wanted: Sequence[Path], force: bool) -> None:
     """
     for path in wanted:
         try:
-            _check_free(path, force)
+            if os.path.lexists(path) and not force:
+                raise OutputError(f"{path}: exists already. Give another path, or force to replace it (--force).")
+            if _is_folder(path) and not (path / "saved_model.pb").is_file():
+                raise OutputError(f"{path}: is a folder, and not a SavedModel to replace. Give another path.")
+            folder = _existing(path.absolute().parent)
+            if not folder.is_dir() or not os.access(folder, os.W_OK):
+                reason = f"{folder} is not a folder you may write to"
+                raise OutputError(f"{path}: can't be written, {reason}. Give another --out.")
         except OSError as error:
             raise OutputError(f"{path}: can't be written ({error.strerror}). Give another --out.") from None
 
 
-def _check_free(path: Path, force: bool) -> None:
-    if os.path.lexists(path) and not force:
-        raise OutputError(f"{path}: exists already. Give another path, or force to replace it (--force).")
-    if path.is_dir() and not path.is_symlink() and not (path / "saved_model.pb").is_file():
-        raise OutputError(f"{path}: is a folder, and not a SavedModel to replace. Give another path.")
-    existing = _existing(path.absolute().parent)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise OutputError(f"{path}: can't be written, {existing} is not a folder you may write to. Give another --out.")
-
-
 def _existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one above it that exists."""
-    return next(each for each in (folder, *folder.parents) if _exists(each))
+    """Return a folder, or the nearest one above it that exists; one of a name that no file can have does not."""
+    return next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
 
 
 def missing(folder: Path) -> list[Path]:
     """Return a folder and those above it, the innermost first, as far as they don't exist."""
     folder = folder.absolute()
-    return [each for each in (folder, *folder.parents) if not _exists(each)]
+    return [each for each in (folder, *folder.parents) if not os.path.exists(each)]  # noqa: PTH110
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
@@ -108,13 +105,6 @@ def remove_empty(folders: Sequence[Path]) -> None:
     for each in folders:
         with contextlib.suppress(OSError):  # something is in it, or it was never made
             each.rmdir()
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def joined(contract_path: Path, new: Contract, force: bool) -> Contract:
@@ -170,12 +160,9 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
 
 def same_model(first: Contract, second: Contract) -> bool:
     """Tell whether two contracts are of one model, by its name and its file's or its weights' digest."""
-    if first.model.get("name") != second.model.get("name"):
-        return False
-    return any(
-        first.model.get(digest) is not None and first.model.get(digest) == second.model.get(digest)
-        for digest in ("sha256", "weights")
-    )
+    one, other = first.model, second.model
+    digests = [(one.get(kind), other.get(kind)) for kind in ("sha256", "weights")]
+    return one.get("name") == other.get("name") and any(a is not None and a == b for a, b in digests)
 
 
 def _named(contract: Contract) -> str:
@@ -258,30 +245,25 @@ def staged(wanted: Sequence[Path], seal: Callable[[Staged], None] = lambda new: 
         OutputError: When something can't be written or moved.
     """
     [folder] = {path.absolute().parent for path in wanted}
-    made = missing(folder)
+    made, base = missing(folder), _existing(folder)
     done = False
-    stage, lock = None, None
     try:
-        stage, lock = _new_stage(folder)
-        new = {path: stage / "new" / path.name for path in wanted}
-        yield new
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            seal(new)
-            for temporary in new.values():
-                temporary.lstat()  # all there, before the first one replaces anything
-            with _undisturbed():
-                _move_all(new, stage / "old")
-                done = True
+        with _stage(folder, base) as stage:
+            new = {path: stage / "new" / path.name for path in wanted}
+            yield new
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder.resolve(), wait=True):
+                seal(new)
+                for temporary in new.values():
+                    temporary.lstat()  # all there, before the first one replaces anything
+                with _undisturbed():
+                    _move_all(new, stage / "old")
+                    done = True
     except Exception as error:
-        if isinstance(error, OutputError) or (reason := _disk_says(error, stage or folder, folder)) is None:
+        if isinstance(error, OutputError) or (reason := _disk_says(error, base / STAGE, folder)) is None:
             raise
         raise OutputError(f"{wanted[0]}: can't be written ({reason}). Give another --out.") from error
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
         if not done:
             remove_empty(made)
 
@@ -302,16 +284,11 @@ def clean(folder: Path) -> None:
 
 def _remove(stage: Path, base: Path) -> None:
     """Remove a stage that nobody is at work in."""
-    lock = _lock(stage)
-    if lock is None:  # another export is at work
-        return
-    try:
-        if not hasattr(os, "getuid") or os.fstat(lock).st_uid == os.getuid():
+    with _locked(stage) as lock:
+        if lock is not None and (not hasattr(os, "getuid") or os.fstat(lock).st_uid == os.getuid()):
             with contextlib.suppress(OSError):
                 _put_back(stage, base)
             shutil.rmtree(stage, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def _goes_to(stage: Path) -> Path | None:
@@ -336,48 +313,39 @@ def _put_back(stage: Path, base: Path) -> None:
             old.rename(folder / old.name)
 
 
-def _new_stage(folder: Path) -> tuple[Path, int | None]:
-    """Make a stage for what goes into a folder and lock it; the lock is None where there is no such thing."""
+@contextmanager
+def _stage(folder: Path, base: Path) -> Iterator[Path]:
+    """Make a stage for what goes into a folder, locked where there is such a thing, and remove it in the end."""
     while True:
-        stage = Path(tempfile.mkdtemp(prefix=STAGE, dir=_existing(folder)))
-        lock = _lock(stage, wait=True)
-        if stage.exists():  # else another export took it for left behind before it was locked
-            break
-        if lock is not None:
-            os.close(lock)
-    (stage / "folder").write_text(str(folder), encoding="utf-8")
-    (stage / "new").mkdir()
-    (stage / "old").mkdir()
-    return stage, lock
-
-
-def _lock(folder: Path, wait: bool = False) -> int | None:
-    """Lock a folder against other exports and return the open file; None where it is locked or can't be."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(file)
-        return None
-    return file
+        stage = Path(tempfile.mkdtemp(prefix=STAGE, dir=base))
+        with _locked(stage, wait=True):
+            if not stage.exists():  # another export took it for left behind before it was locked
+                continue
+            try:
+                (stage / "folder").write_text(str(folder), encoding="utf-8")
+                (stage / "new").mkdir()
+                (stage / "old").mkdir()
+                yield stage
+                return
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other exports from moving anything into a folder."""
-    lock = _lock(folder.resolve(), wait=True)
+def _locked(folder: Path, wait: bool = False) -> Iterator[int | None]:
+    """Lock a folder against other exports and yield the open file; None where it is locked or can't be."""
+    file = held = None
+    with contextlib.suppress(ImportError, OSError):  # Windows has no such thing
+        import fcntl
+
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        held = file
     try:
-        yield
+        yield held
     finally:
-        if lock is not None:
-            os.close(lock)
+        if file is not None:
+            os.close(file)
 
 
 @contextmanager

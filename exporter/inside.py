@@ -75,7 +75,7 @@ def require(target: Any, names: Sequence[str]) -> None:
 
 @contextmanager
 def replaced(target: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Set attributes on one instance, past Keras' own __setattr__, or on a class, and take them back afterwards.
+    """Set attributes on an instance, past Keras' own __setattr__, a class or a module, and take them back afterwards.
 
     Raises:
         UnsupportedModel: When it has no such attribute.

@@ -9,8 +9,8 @@ import importlib.metadata
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 
 from . import deliver
-from .lower.plan import Choice, Plans, describe
+from .lower.plan import Choice, Plan, Plans, describe
 from .memory.recurrence import Recurrence
 from .read.budget import MAX_MEMORY
 from .read.loading import Loaded, load, require_keras
@@ -78,12 +78,7 @@ class Opened:
         """Return the contract without artifacts; see boundary.contract."""
         from .model.boundary import contract
 
-        packages = [
-            "export-lstm",
-            "keras",
-            "tensorflow",
-            *(package for target in targets for package in target.packages),
-        ]
+        packages = ["export-lstm", "keras", "tensorflow", *(each for target in targets for each in target.packages)]
         versions = {package: importlib.metadata.version(package) for package in packages}
         identity = {"name": self.loaded.name, "sha256": self.loaded.sha256}
         if self.loaded.sha256 is None:
@@ -94,15 +89,7 @@ class Opened:
 
 
 def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
-    """Load a model file, or take a keras.Model in memory.
-
-    Args:
-        model: A keras.Model, or the path of a model file.
-        max_memory: GB that a file's weights, or one of its tensors, may take; see read.loading.load.
-
-    Raises:
-        LoadError: When the file can't be loaded safely.
-    """
+    """Load a model file, see read.loading.load, or take a keras.Model in memory."""
     if isinstance(model, (str, Path)):
         return load(model, max_memory)
     keras = require_keras()
@@ -144,13 +131,22 @@ def open_model(
         ) from None
 
 
-def computing(loaded: Loaded, dtype: str | None) -> AbstractContextManager[None]:
-    """Return a context in which the model computes in a type; None: in its own."""
-    if dtype is None:
-        return nullcontext()
-    from .model.swap import computing_in
+@contextmanager
+def opening(
+    model: Any,
+    dtype: str | None,
+    max_memory: float,
+    progress: Progress,
+    batch: Extent = None,
+    lookahead: bool = False,
+) -> Iterator[Opened]:
+    """Load a model and find out what it takes; inside it computes in a type, its own where that is None."""
+    progress(Stage("loading"))
+    loaded = load_model(model, max_memory)
+    from .model.swap import computing_in  # TensorFlow, not before a file may be refused
 
-    return computing_in(loaded.model, dtype)
+    with nullcontext() if dtype is None else computing_in(loaded.model, dtype):
+        yield open_model(loaded, progress, batch, lookahead)
 
 
 def export(
@@ -200,19 +196,12 @@ def export(
     request = Request(
         named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead
     )
-    return _export(model, request, progress)
-
-
-def _export(model: Any, request: Request, progress: Progress) -> list[Artifact]:
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = deliver.paths(stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
-    progress(Stage("loading"))
-    loaded = load_model(model, request.max_memory)
-    with computing(loaded, request.dtype):
-        opened = open_model(loaded, progress, request.batch, request.lookahead)
+    with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead) as opened:
         for target in request.targets:
             target.check_types(opened.model.types)
         contract = opened.contract(request.targets, request.signatures, request.lengths)
@@ -260,17 +249,21 @@ class Subject:
     fixed: Mapping[str, int]
     golden: Case | None = None
 
-    def proven(self, progress: Progress) -> "Subject":
-        """Return the same with golden numbers from two witnesses, which the contract tells of."""
+    def record(
+        self, progress: Progress, feeds: Mapping[str, Array] | None = None, totals: Sequence[int] | None = None
+    ) -> Case:
+        """Return golden numbers from two witnesses; see witness.record."""
         from .prove.witness import record, totals_for
 
-        golden = record(
-            self.model,
-            self.contract,
-            self.fixed,
-            totals=totals_for(self.survey),
-            progress=lambda run: progress(Stage("golden numbers", run=run)),
-        )
+        def at(run: str) -> None:
+            progress(Stage("golden numbers", run=run))
+
+        steps = totals or totals_for(self.survey)
+        return record(self.model, self.contract, self.fixed, feeds=feeds, totals=steps, progress=at)
+
+    def proven(self, progress: Progress) -> "Subject":
+        """Return the same with golden numbers, which the contract tells of."""
+        golden = self.record(progress)
         atol, rtol = golden.tolerance.atol, golden.tolerance.rtol
         proven = replace(self.contract.proven, atol=atol, rtol=rtol, inputs=golden.inputs, noise=golden.noise)
         return replace(self, golden=golden, contract=replace(self.contract, proven=proven))
@@ -300,19 +293,14 @@ def _plan(runs: Runs, target: Target, graphs: Mapping[str, Signature], choice: C
     Raises:
         UnsupportedModel: When what was asked can't be had, or has no use.
     """
-    plans = {
-        name: {
-            call: target.facts.plan(recurrence, _known(time, graph.dims), choice, _known(rows, graph.dims))
-            for call, (recurrence, time, rows) in runs.items()
-        }
-        for name, graph in graphs.items()
-    }
-    several = [
-        plans[name][call]
-        for name, graph in graphs.items()
-        for call, (_, time, _) in runs.items()
-        if _known(time, graph.dims) != 1
-    ]
+    plans: dict[str, dict[str, Plan]] = {name: {} for name in graphs}
+    several = []
+    for name, graph in graphs.items():
+        for call, (recurrence, times, rows) in runs.items():
+            steps = _known(times, graph.dims)
+            plans[name][call] = target.facts.plan(recurrence, steps, choice, _known(rows, graph.dims))
+            if steps != 1:
+                several.append(plans[name][call])
     target.check_used(choice, several)
     return plans
 
@@ -373,12 +361,10 @@ def _check(golden: Case, target: Target, stage: Path, progress: Progress) -> Par
             "  Nothing was written. Try another target."
         ) from error
     if not report.ok:
-        amplified = (
-            ""
-            if report.failures and report.failures[0].note
-            else "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
-        )
-        raise ParityError(f"The {target.name} artifact is not delivered. {report.summary()}\n{amplified}{ON_REAL_DATA}")
+        told = f"The {target.name} artifact is not delivered. {report.summary()}\n"
+        if not (report.failures and report.failures[0].note):
+            told += "  If the model amplifies rounding by more than its noise, this can't show whether it is right.\n"
+        raise ParityError(f"{told}{ON_REAL_DATA}")
     return report
 
 
@@ -428,22 +414,12 @@ def record_case(
         OutputError: When the folder exists or can't be written.
         ParityError: When the two witnesses disagree.
     """
-    from .prove.witness import record, totals_for
-
     folder = Path(folder)
     deliver.clean(folder.parent)
     deliver.check_free([folder], force=False)
-    progress(Stage("loading"))
-    loaded = load_model(model, max_memory)
-    with computing(loaded, dtype):
-        opened = open_model(loaded, progress, lookahead=lookahead)
+    with opening(model, dtype, max_memory, progress, lookahead=lookahead) as opened:
         contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
-        steps = totals or totals_for(opened.survey)
-
-        def golden(run: str) -> None:
-            progress(Stage("golden numbers", run=run))
-
-        recorded = record(opened.model, contract, fixed, feeds=feeds, totals=steps, progress=golden)
+        recorded = Subject(opened.model, opened.survey, contract, fixed).record(progress, feeds, totals)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})
 
     def seal(stage: deliver.Staged) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .pipeline import Artifact, Opened
 
 Facts = dict[str, Any]
-Cell = str | Text
 CHECKS = ("sequence", "steps", "chunks", "repeat", "reset")
 
 
@@ -70,7 +69,6 @@ def report_facts(report: ParityReport) -> Facts:
 
 def model_facts(opened: "Opened") -> Facts:
     """Return what inspecting a model shows."""
-    contract = opened.contract(())
     survey = opened.survey
     return {
         "model": opened.loaded.name,
@@ -83,12 +81,8 @@ def model_facts(opened: "Opened") -> Facts:
             }
             for made in survey.calls
         ],
-        "can_be_stepped": survey.no_step is None,
-        "no_step_because": survey.no_step,
-        "proven": asdict(contract.proven),
         "time": "any" if survey.flexible and survey.tried else dict(survey.declared),
-        "outputs": list(contract.outputs),
-        "signatures": _signature_facts(contract),
+        **_promised(opened.contract(())),
     }
 
 
@@ -107,12 +101,8 @@ def contract_facts(contract: Contract, path: Path) -> Facts:
         "made_with": dict(contract.provenance),
         "dims": dict(info.dims),
         "lowerings": dict(info.lowerings),
-        "can_be_stepped": contract.no_step is None,
-        "no_step_because": contract.no_step,
-        "proven": asdict(contract.proven),
-        "outputs": list(contract.outputs),
         "ops": ops,
-        "signatures": _signature_facts(contract),
+        **_promised(contract),
     }
 
 
@@ -131,17 +121,25 @@ def timing_facts(timing: "Timing") -> Facts:
     }
 
 
-def _signature_facts(contract: Contract) -> Facts:
+def _promised(contract: Contract) -> Facts:
+    """Return what a contract tells of a model, whatever the artifact."""
+
     def rows(ports: Sequence[Port], dims: Mapping[str, int]) -> list[Facts]:
         return [{"name": p.name, "role": p.role, "shape": list(p.sized(dims)), "dtype": p.dtype} for p in ports]
 
     return {
-        name: {
-            "inputs": rows(signature.inputs, signature.dims),
-            "outputs": rows(signature.outputs, signature.dims),
-            "carries": {carry.output: carry.input for carry in signature.carries},
-        }
-        for name, signature in contract.signatures.items()
+        "can_be_stepped": contract.no_step is None,
+        "no_step_because": contract.no_step,
+        "proven": asdict(contract.proven),
+        "outputs": list(contract.outputs),
+        "signatures": {
+            name: {
+                "inputs": rows(signature.inputs, signature.dims),
+                "outputs": rows(signature.outputs, signature.dims),
+                "carries": {carry.output: carry.input for carry in signature.carries},
+            }
+            for name, signature in contract.signatures.items()
+        },
     }
 
 
@@ -188,10 +186,9 @@ def print_report(report: ParityReport, artifact: Path) -> None:
     table = _table("port", *(f"{check} >" for check in checks), *(["noise >"] if noisy else []))
     bad = {(diff.port, diff.check) for diff in report.failures}
     for port, row in facts["share_of_tolerance"].items():
-        cells = [f"{row[c]:.2g}" if c in row else "" for c in checks]
-        styles = ["bold red" if (port, c) in bad else "" for c in checks]
-        noise = [f"{facts['noise'][port]:.2g}"] if noisy else []
-        _add(table, port, *(Text(cell, style) for cell, style in zip(cells, styles, strict=True)), *noise)
+        styles = {check: "bold red" if (port, check) in bad else "" for check in checks}
+        cells = [Text(f"{row[check]:.2g}" if check in row else "", style) for check, style in styles.items()]
+        _add(table, port, *cells, *([f"{facts['noise'][port]:.2g}"] if noisy else []))
     console = _console()
     tolerance = f"{report.tolerance.atol:g} + {report.tolerance.rtol:g} of the value"
     _say(console, f"{artifact}: largest difference from {report.case} as a multiple of {tolerance}")
@@ -238,12 +235,9 @@ def print_facts(facts: Facts) -> None:
     for layer, reason in facts.get("lowerings", {}).items():
         _say(console, f"{layer}: {reason}")
     if "artifact" in facts:
-        ops = facts["ops"]
-        told = (
-            "not shown: the package that reads them is not installed"
-            if ops is None
-            else ", ".join(f"{n} {op}" for op, n in ops.items())
-        )
+        told = "not shown: the package that reads them is not installed"
+        if facts["ops"] is not None:
+            told = ", ".join(f"{n} {op}" for op, n in facts["ops"].items())
         _say(console, f"Ops: {told}")
 
 
@@ -286,22 +280,28 @@ def shown(text: str, lines: bool = False) -> str:
     return "".join(map(one, text))
 
 
+def safe(text: str, style: str = "", lines: bool = False) -> Text:
+    """Return text that may hold names out of files as it is printed; see `shown`."""
+    return Text(shown(text, lines), style)
+
+
 def _say(console: Console, text: str) -> None:
     """Print text that may hold names out of files."""
-    console.print(Text(shown(text)), soft_wrap=True)
+    console.print(safe(text), soft_wrap=True)
 
 
-def _add(table: Table, *cells: Cell) -> None:
+def _add(table: Table, *cells: str | Text) -> None:
     """Add a row of texts that may hold names out of files."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else safe(cell) for cell in cells))
 
 
 def _table(*columns: str) -> Table:
     """Return a table; a column whose name ends in > is aligned right."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        name = Text(shown(column.removesuffix(" >")))
-        table.add_column(name, justify="right" if column.endswith(" >") else "left", overflow="fold")
+        table.add_column(
+            safe(column.removesuffix(" >")), justify="right" if column.endswith(" >") else "left", overflow="fold"
+        )
     return table
 
 

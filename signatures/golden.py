@@ -159,9 +159,8 @@ class Case:
             )
             return cls(str(recipe.pop("name")), runs, tolerance, recipe)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            reason = one_line(error)
             raise ArtifactError(
-                f"{folder}: not a golden case ({reason}). Record one: export-lstm golden MODEL -o CASE"
+                f"{folder}: not a golden case ({one_line(error)}). Record one: export-lstm golden MODEL -o CASE"
             ) from None
 
 

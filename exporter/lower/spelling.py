@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from ..inside import replaced
+
 Tensor = Any
 
 
@@ -28,17 +30,15 @@ class Operation:
 
     Attributes:
         kind: TensorFlow's name for it.
-        inputs: What it reads.
         attributes: Name -> AttrValue proto, those with a default that wasn't changed included.
     """
 
     kind: str
-    inputs: list[Tensor]
     attributes: Mapping[str, Any]
 
 
-Spelling = Callable[[Operation], Tensor | None]
-"""Gives an operation's only output, made by other operations; None where it is right as it is."""
+Spelling = Callable[..., Tensor | None]
+"""(operation, *its inputs) -> its only output, made by other operations; None where it is right as it is."""
 
 
 @contextmanager
@@ -62,18 +62,15 @@ def spelled(spellings: Mapping[str, Spelling]) -> Iterator[None]:
             active = False
             try:
                 with graph.as_default():
-                    output = spelling(Operation(op_type, list(inputs), attrs or {}))
+                    output = spelling(Operation(op_type, attrs or {}), *inputs)
                     if output is not None:
                         return tf.raw_ops.IdentityN(input=[output])[0].op
             finally:
                 active = True
         return make(graph, op_type, inputs, dtypes, input_types, name, attrs, *rest, **more)
 
-    FuncGraph._create_op_internal = make_or_spell
-    try:
+    with replaced(FuncGraph, {"_create_op_internal": make_or_spell}):
         yield
-    finally:
-        FuncGraph._create_op_internal = make
 
 
 _KEPT: ContextVar[frozenset[str]] = ContextVar("_KEPT", default=frozenset())
@@ -115,16 +112,12 @@ def whole_convolutions() -> Iterator[None]:
         y = tf.nn.conv2d(x, kernel, [*rest, *steps, 1], "VALID", dilations=[*rest, *apart, 1], name=name)
         return tf.squeeze(y, [1]) if spatial == 1 else y
 
-    tf.nn.convolution = whole
-    try:
+    with replaced(tf.nn, {"convolution": whole}):
         yield
-    finally:
-        tf.nn.convolution = convolution
 
 
-def atan2(operation: Operation) -> Tensor:
+def atan2(operation: Operation, y: Tensor, x: Tensor) -> Tensor:
     """Spell Atan2 by Atan, by quadrants: the sign of a zero counts."""
-    y, x = operation.inputs
     rise, run = tf.abs(y), tf.abs(x)
     diagonal = tf.where(rise > 0, tf.constant(math.pi / 4, y.dtype), tf.zeros([], y.dtype))  # 0 / 0, inf / inf
     angle = tf.where(tf.equal(rise, run), diagonal, tf.atan(rise / run))
@@ -137,23 +130,20 @@ def _signed(x: Tensor) -> Tensor:
     return tf.logical_or(x < 0, 1 / x < 0)
 
 
-def atan(operation: Operation) -> Tensor:
+def atan(operation: Operation, x: Tensor) -> Tensor:
     """Spell Atan by Atan2: TFLite has that one only."""
-    [x] = operation.inputs
     return tf.atan2(x, tf.ones_like(x))
 
 
-def bias_add(operation: Operation) -> Tensor | None:
+def bias_add(operation: Operation, x: Tensor, bias: Tensor) -> Tensor | None:
     """Spell BiasAdd along the second axis as Add: TFLite lays it out wrongly, tf2onnx where the bias is computed."""
-    x, bias = operation.inputs
     if operation.attributes["data_format"].s != b"NCHW" or x.shape.rank is None:
         return None
     return x + tf.reshape(bias, [-1, *[1] * (x.shape.rank - 2)])
 
 
-def bitwise_and(operation: Operation) -> Tensor | None:
+def bitwise_and(operation: Operation, bits: Tensor, mask: Tensor) -> Tensor | None:
     """Spell the sign bit of floats by comparisons: Keras' signbit, argmax and argmin look at it."""
-    bits, mask = operation.inputs
     made = getattr(bits, "op", None)  # a tensor that the model holds has none
     least = bits.dtype.min if bits.dtype.is_integer else None
     if made is None or made.type != "Bitcast" or not made.inputs[0].dtype.is_floating:
@@ -163,23 +153,20 @@ def bitwise_and(operation: Operation) -> Tensor | None:
     return tf.where(_signed(made.inputs[0]), tf.constant(least, bits.dtype), tf.zeros([], bits.dtype))
 
 
-def expm1(operation: Operation) -> Tensor:
+def expm1(operation: Operation, x: Tensor) -> Tensor:
     """Spell Expm1 as tanh(x / 2) (exp(x) + 1), which is as exact near 0."""
-    [x] = operation.inputs
     return tf.tanh(x / 2) * (tf.exp(x) + 1)
 
 
-def log1p(operation: Operation) -> Tensor:
+def log1p(operation: Operation, x: Tensor) -> Tensor:
     """Spell Log1p by Log, scaled by what 1 + x has rounded away; Kahan's way."""
-    [x] = operation.inputs
     u = 1 + x
     exact = tf.logical_or(tf.equal(u, 1), tf.equal(u, x))
     return tf.where(tf.equal(u, 1), x, tf.math.log(u) * tf.where(exact, tf.ones_like(x), x / (u - 1)))
 
 
-def floor_div(operation: Operation) -> Tensor:
+def floor_div(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
     """Spell FloorDiv by a division that rounds towards zero, of floats by one that doesn't round."""
-    a, b = operation.inputs
     if not a.dtype.is_integer:
         return tf.floor(a / b)
     quotient = tf.truncatediv(a, b)
@@ -188,9 +175,8 @@ def floor_div(operation: Operation) -> Tensor:
     return quotient - tf.cast(below, a.dtype)
 
 
-def largest(operation: Operation) -> Tensor | None:
+def largest(operation: Operation, x: Tensor, axes: Tensor) -> Tensor | None:
     """Spell Max with -infinity where nothing is larger: ONNX Runtime's ReduceMax starts at the least float."""
-    x, axes = operation.inputs
     if not x.dtype.is_floating:
         return None
     keep = operation.attributes["keep_dims"].b
@@ -198,29 +184,26 @@ def largest(operation: Operation) -> Tensor | None:
     return tf.where(none, tf.constant(-math.inf, x.dtype), tf.reduce_max(x, axes, keep))
 
 
-def of_two(operation: Operation) -> Tensor | None:
+def of_two(operation: Operation, a: Tensor, b: Tensor) -> Tensor | None:
     """Spell a MatMul over one feature as one over two: TFLite's converter takes a product of 1 x 1 x 1 for a bias.
 
     Given   x [N, 1] @ kernel [1, U]
     Result  [x, 0] [N, 2] @ [kernel; 0] [2, U]
     """
-    a, b = operation.inputs
     if a.shape[1] != 1 or any(operation.attributes[side].b for side in ("transpose_a", "transpose_b")):
         return None
     return tf.matmul(tf.pad(a, [[0, 0], [0, 1]]), tf.pad(b, [[0, 1], [0, 0]]))
 
 
-def one_hot(operation: Operation) -> Tensor:
+def one_hot(operation: Operation, indices: Tensor, depth: Tensor, on: Tensor, off: Tensor) -> Tensor:
     """Spell OneHot of an index below zero, which has no place, as of one too large: ONNX counts it from the end."""
-    indices, depth, on, off = operation.inputs
     indices = tf.cast(indices, tf.int64)
     beyond = tf.where(indices < 0, tf.cast(depth, tf.int64), indices)
     return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
 
 
-def roll(operation: Operation) -> Tensor | None:
+def roll(operation: Operation, x: Tensor, shifts: Tensor, axes: Tensor) -> Tensor | None:
     """Spell Roll by two slices an axis, which may be of any length."""
-    x, shifts, axes = operation.inputs
     known = tf.get_static_value(axes)
     if known is None:
         return None
@@ -231,12 +214,11 @@ def roll(operation: Operation) -> Tensor | None:
     return x
 
 
-def root_of_squares(operation: Operation) -> Tensor | None:
+def root_of_squares(operation: Operation, x: Tensor) -> Tensor | None:
     """Spell the root of a sum of squares as that of its absolute value, which it is.
 
     TFLite's converter makes one op of x / sqrt(sum(Square(x)) + e), with an e of its own.
     """
-    [x] = operation.inputs
     root = {"Rsqrt": tf.math.rsqrt, "Sqrt": tf.sqrt}[operation.kind]
     return root(tf.abs(x)) if _sums_squares(x) else None
 
@@ -252,42 +234,36 @@ def _sums_squares(x: Tensor) -> bool:
     return False
 
 
-def sigmoid(operation: Operation) -> Tensor:
+def sigmoid(operation: Operation, x: Tensor) -> Tensor:
     """Spell Sigmoid of bounded numbers: XNNPACK's is NaN beyond 1e26 on processors with AVX-512."""
-    [x] = operation.inputs
     return tf.sigmoid(tf.clip_by_value(x, -(2.0**60), 2.0**60))
 
 
-def softplus(operation: Operation) -> Tensor:
+def softplus(operation: Operation, x: Tensor) -> Tensor:
     """Spell Softplus so that exp never overflows: TFLite's is log(exp(x) + 1), which ends at 88."""
-    [x] = operation.inputs
     return tf.maximum(x, 0) + tf.math.log1p(tf.exp(-tf.abs(x)))
 
 
-def is_inf(operation: Operation) -> Tensor:
+def is_inf(operation: Operation, x: Tensor) -> Tensor:
     """Spell IsInf as |x| > the largest number."""
-    [x] = operation.inputs
     return tf.abs(x) > x.dtype.max
 
 
-def log(operation: Operation) -> Tensor:
+def log(operation: Operation, x: Tensor) -> Tensor:
     """Spell Log with infinity's own, as TFLite's ends at 88; see log_of_softmax."""
-    [x] = operation.inputs
-    inner = log_of_softmax(operation)
+    inner = log_of_softmax(operation, x)
     return tf.where(x > x.dtype.max, x, tf.math.log(x) if inner is None else inner)
 
 
-def log_of_softmax(operation: Operation) -> Tensor | None:
+def log_of_softmax(operation: Operation, x: Tensor) -> Tensor | None:
     """Spell Log of a Softmax so that it isn't made a LogSoftmax, which is finite where Keras has the log of 0."""
-    [x] = operation.inputs
     if getattr(x, "op", None) is None or x.op.type != "Softmax":
         return None
     return tf.math.log(tf.maximum(x, 0))
 
 
-def equal(operation: Operation) -> Tensor | None:
+def equal(operation: Operation, a: Tensor, b: Tensor) -> Tensor | None:
     """Spell x == inf as x > the largest number: TFLite takes infinity for other than itself."""
-    a, b = operation.inputs
     for x, other in ((a, b), (b, a)):
         sign = _infinite(other) if x.dtype.is_floating else 0
         if sign:

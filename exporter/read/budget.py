@@ -115,44 +115,50 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
     """
     from ..inside import Private, read, replaced
 
-    most, declared, tensors, found = int(max_memory * 1e9), 0, 0, ""
+    most, declared, tensors = int(max_memory * 1e9), 0, 0
+    found: list[str] = []
     make_variable, make_tensor = keras.Variable.__init__, keras.KerasTensor.__init__
     make_states = read(keras.layers.RNN, Private.STATE_VARIABLES)
 
+    def note(what: str) -> None:
+        if not found:  # the first is told
+            found.append(f"{_layer_at_work(keras)}: {what}")
+
     def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
-        nonlocal declared, found
+        nonlocal declared
         if callable(initializer) or isinstance(initializer, str):
             declared += _bytes(keras, shape, dtype)
             if declared > TIMES_STORED * stored + UNSTORED:
-                found = found or f"{_layer_at_work(keras)}: {_beyond(declared, 'bytes of weights', stored)}"
+                note(_beyond(declared, "bytes of weights", stored))
             elif declared > most:
-                found = found or f"{_layer_at_work(keras)}: with it the weights take {_over(declared, max_memory)}"
+                note(f"with it the weights take {_over(declared, max_memory)}")
         if found:
-            raise ValueError(found)
+            raise ValueError(found[0])
         make_variable(self, initializer, shape, dtype, *args, **options)
 
     def tensor(self: Any, shape: Any, dtype: Any = "float32", *args: Any, **options: Any) -> None:
-        nonlocal tensors, found
+        nonlocal tensors
         tensors += 1
         if tensors > MAX_TENSORS:
-            found = found or (
-                f"{_layer_at_work(keras)}: to build the model takes Keras over {MAX_TENSORS:,} tensors. "
+            note(
+                f"to build the model takes Keras over {MAX_TENSORS:,} tensors. "
                 "Build it in your program and pass it from there: exporter.export(model, ...)."
             )
         if (size := _bytes(keras, shape, dtype)) > most:
-            found = found or f"{_layer_at_work(keras)}: a tensor {_show(shape)} takes {_over(size, max_memory)}"
+            sizes = show(tuple("any" if n is None else n for n in shape))
+            note(f"a tensor {sizes} takes {_over(size, max_memory)}")
         if found:
-            raise ValueError(found)
+            raise ValueError(found[0])
         make_tensor(self, shape, dtype, *args, **options)
 
     def states(self: Any, batch_size: int) -> None:
         """Count what a stateful layer keeps: Keras makes zeros of it before it makes the variables."""
-        nonlocal declared, found
+        nonlocal declared
         sizes = [size for size in keras.tree.flatten(self.state_size) if isinstance(size, int) and size > 0]
         declared += batch_size * sum(sizes) * max(1, _bits(keras, self.dtype) // 8)
         if declared > most:
-            found = found or f"{_layer_at_work(keras)}: with its states the weights take {_over(declared, max_memory)}"
-            raise ValueError(found)
+            note(f"with its states the weights take {_over(declared, max_memory)}")
+            raise ValueError(found[0])
         make_states(self, batch_size)
 
     try:
@@ -167,7 +173,7 @@ def held_to(keras: Any, stored: int, max_memory: float) -> Iterator[None]:
         if not found:
             raise
     if found:  # even where Keras went on without it
-        raise LoadError(found)
+        raise LoadError(found[0])
 
 
 def run_shapes(keras: Any, model: Any) -> None:
@@ -222,7 +228,3 @@ def _layer_at_work(keras: Any) -> str:
 
 def _over(size: int, max_memory: float) -> str:
     return f"{size / 1e9:,.1f} GB; at most {max_memory:g} are given to it. If that is meant, raise --max-memory."
-
-
-def _show(shape: Any) -> str:
-    return show(tuple("any" if n is None else n for n in shape))

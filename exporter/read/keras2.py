@@ -10,7 +10,7 @@ in `exporter/read/loading.py`.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from signatures.errors import LoadError
 
 Config: TypeAlias = dict[str, Any]
-Parts: TypeAlias = tuple[list["Slot"], list["Slot"]]
 
 
 def hard_sigmoid(x: Any) -> Any:
@@ -250,9 +249,8 @@ def _children(entry: Config) -> list[Config]:
     return layers
 
 
-def _named(entry: Config, name: str, masked: bool) -> Config:
-    """Translate a layer of a model under its new name."""
-    made = _layer(entry, masked)
+def _named(made: Config, name: str) -> Config:
+    """Return a translated layer under its new name."""
     return {**made, "config": {**made["config"], "name": name}}
 
 
@@ -275,9 +273,8 @@ def _reader(entry: Config) -> Config:
 def _input(entry: Config, readers: Iterable[Config]) -> Config:
     """Translate an InputLayer. What only Embeddings read becomes int32: Keras 2 declared float32 and cast it there."""
     made = _layer(entry, masked=False)
-    if {_reader(each)["class_name"] for each in readers} == {"Embedding"} and made["config"]["dtype"].startswith(
-        "float"
-    ):
+    embedded = {_reader(each)["class_name"] for each in readers} == {"Embedding"}
+    if embedded and made["config"]["dtype"].startswith("float"):
         made["config"]["dtype"] = "int32"
     return made
 
@@ -286,7 +283,7 @@ def _sequential(entry: Config, masked: bool) -> Config:
     """Translate a Sequential model; one that starts without an InputLayer gets one."""
     layers = _children(entry)
     names = _new_names(layers)
-    made = [_named(layer, name, masked) for layer, name in zip(layers, names, strict=True)]
+    made = [_named(_layer(layer, masked), name) for layer, name in zip(layers, names, strict=True)]
     if layers[0]["class_name"] == "InputLayer":
         made[0]["config"]["dtype"] = _input(layers[0], layers[1:2])["config"]["dtype"]
     else:
@@ -326,8 +323,8 @@ def _functional(entry: Config, masked: bool) -> Config:
     for name, layer in zip(old, layers, strict=True):
         readers = [each for each in layers if any(ref[0] == name for ref in _references(each["inbound_nodes"]))]
         new = _input(layer, readers) if layer["class_name"] == "InputLayer" else _layer(layer, masked)
-        new = {**new, "name": names[name], "config": {**new["config"], "name": names[name]}}
-        made.append({**new, "inbound_nodes": [_node(layer, node, tensor) for node in layer["inbound_nodes"]]})
+        calls = [_node(layer, node, tensor) for node in layer["inbound_nodes"]]
+        made.append({**_named(new, names[name]), "name": names[name], "inbound_nodes": calls})
     ports = {key: _map(_single(options[key]), end) for key in ("input_layers", "output_layers")}
     return {"name": _clean(options.get("name") or "model"), "layers": made, **ports}
 
@@ -387,10 +384,12 @@ class Slot:
     Args:
         variable: Of the Keras 3 model.
         decode: The file's array to the variable's.
+        trainable: Whether Keras 2 counts it as such.
     """
 
     variable: Any
     decode: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
+    trainable: bool = True
 
 
 def load_weights(model: Any, config: Config, file: Any) -> None:
@@ -405,7 +404,9 @@ def load_weights(model: Any, config: Config, file: Any) -> None:
         LoadError: When the file's arrays are not exactly the model's, in number, shape and name.
     """
     groups = file.get("model_weights", file)
-    if groups.attrs.get("backend") in ("theano", b"theano") and any(map(_is_convolution, _entries(config))):
+    if groups.attrs.get("backend") in ("theano", b"theano") and any(
+        "Conv" in entry["class_name"] for entry in _entries(config)
+    ):
         raise LoadError("it was trained with Theano, which flips the kernels of convolutions.")
     stored = {name: _names(_group(groups, name), "weight_names") for name in _names(groups, "layer_names")}
     stored = {name: weights for name, weights in stored.items() if weights}
@@ -414,10 +415,9 @@ def load_weights(model: Any, config: Config, file: Any) -> None:
         raise LoadError("the model itself, beside its layers, has weights; Keras 3 has no place for them.")
     slots = {}
     for number, (layer, entry) in enumerate(_pairs(model, config)):
-        trainable, fixed = _parts(layer, entry)
-        if trainable or fixed:
+        if places := _slots(layer, entry):
             name = entry["config"].get("name") if isinstance(entry["config"], dict) else None
-            slots[name or number] = (layer.name, trainable + fixed)
+            slots[name or number] = (layer.name, places)
     if len(slots) != len(stored):
         raise LoadError(f"{len(slots)} layers of the model have weights, {len(stored)} in the file.")
     by_name = slots.keys() == stored.keys()
@@ -432,11 +432,6 @@ def _group(parent: Any, name: str) -> Any:
     if not hasattr(found, "items"):
         raise LoadError(f"{name!r} in the file is an array, not a group of them. It is damaged; copy it again.")
     return found
-
-
-def _is_convolution(entry: Config) -> bool:
-    """Tell whether a layer convolves."""
-    return "Conv" in entry["class_name"]
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -454,26 +449,25 @@ def _pairs(model: Any, entry: Config) -> list[tuple[Any, Config]]:
     return [(model.get_layer(name), each) for name, each in named if each["class_name"] != "InputLayer"]
 
 
-def _parts(layer: Any, entry: Config) -> Parts:
-    """Return a layer's (trainable, other) weights in Keras 2's order, in which frozen layers come late."""
+def _slots(layer: Any, entry: Config) -> list[Slot]:
+    """Return a layer's weights in Keras 2's order: the trainable ones first, so that frozen layers come late."""
     options = entry["config"]
     if entry["class_name"] in MODELS:
-        inner = [_parts(child, each) for child, each in _pairs(layer, entry)]
+        slots = [slot for child, each in _pairs(layer, entry) for slot in _slots(child, each)]
     elif entry["class_name"] == "TimeDistributed":
-        inner = [_parts(layer.layer, options["layer"])]
+        slots = _slots(layer.layer, options["layer"])
     elif entry["class_name"] == "Bidirectional":
         backward = options.get("backward_layer") or options["layer"]
-        inner = [_parts(layer.forward_layer, options["layer"]), _parts(layer.backward_layer, backward)]
+        slots = _slots(layer.forward_layer, options["layer"]) + _slots(layer.backward_layer, backward)
     elif entry["class_name"] in ("CuDNNLSTM", "CuDNNGRU"):
-        inner = [([Slot(*pair) for pair in zip(layer.trainable_weights, _cudnn(entry), strict=True)], [])]
+        slots = [Slot(*pair) for pair in zip(layer.trainable_weights, _cudnn(entry), strict=True)]
     else:
-        fixed = [
-            w for w in layer.non_trainable_weights if all(w is not s for s in getattr(layer, "states", None) or ())
-        ]
-        inner = [([Slot(weight) for weight in layer.trainable_weights], [Slot(weight) for weight in fixed])]
-    trainable, others = ([slot for part in inner for slot in part[which]] for which in (0, 1))
+        states = getattr(layer, "states", None) or ()
+        fixed = [weight for weight in layer.non_trainable_weights if all(weight is not state for state in states)]
+        slots = [*map(Slot, layer.trainable_weights), *(Slot(weight, trainable=False) for weight in fixed)]
+    slots.sort(key=lambda slot: not slot.trainable)
     frozen = isinstance(options, dict) and options.get("trainable") is False
-    return ([], trainable + others) if frozen else (trainable, others)
+    return [replace(slot, trainable=False) for slot in slots] if frozen else slots
 
 
 def _cudnn(entry: Config) -> list[Callable[[NDArray[Any]], NDArray[Any]]]:

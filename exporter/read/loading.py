@@ -2,7 +2,7 @@
 
 Everything a file claims (archive members, configuration, HDF5 structure) is checked before Keras builds anything from
 it, because the file may come from a stranger. Nothing is extracted to disk here, no custom class is imported, and the
-training configuration is left alone. What Keras 2 wrote is then translated by `exporter/keras2.py`. Importing this
+training configuration is left alone. What Keras 2 wrote is then translated by `exporter/read/keras2.py`. Importing this
 module imports neither Keras nor TensorFlow nor h5py.
 """
 
@@ -18,9 +18,10 @@ import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,22 +119,22 @@ def load(path: str | Path, max_memory: float = budget.MAX_MEMORY) -> Loaded:
     """
     path = Path(path)
     check_path(path)
-    _LOOKOUT.look(path)
-    checked = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
-    try:
-        _check_content(checked.config, path)
+    with _named(str(path)):
+        _LOOKOUT.look(path)
+        checked = _read(path)
+        _check_content(checked.config)
         budget.check_declared(_walk(checked.config), checked.stored)
-    except UnsafeModel:
-        raise
-    except LoadError as error:
-        raise LoadError(f"{path}: {error}") from None
-    with _damaged(path, "the file"), path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with _damaged("the file"), path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     keras = require_keras()
-    if path.suffix != ".keras" and checked.version.split(".")[0] in ("", "1", "2"):
-        return Loaded(_load_legacy(keras, checked, path, max_memory), path.stem, sha256)
-    _check_classes(keras, checked.config, path)
-    return Loaded(_deserialize(keras, checked, path, max_memory), path.stem, sha256)
+    with _named(str(path)):
+        if path.suffix != ".keras" and checked.version.split(".")[0] in ("", "1", "2"):
+            model = _load_legacy(keras, checked, path, max_memory)
+        else:
+            _check_classes(keras, checked.config, path)
+            load_model = partial(keras.saving.load_model, str(path), compile=False, safe_mode=True)
+            model = _built(keras, checked, max_memory, load_model, f"{path} holds")
+    return Loaded(model, path.stem, sha256)
 
 
 class _Lookout:
@@ -150,16 +151,17 @@ class _Lookout:
     def look(self, path: Path) -> None:
         """Refuse a file that can't be read in time and memory, and whatever `_read_all` refuses."""
         with self._one:
-            try:
-                self._ask(path)
-            except child.TooLong as lost:
-                raise self._lost(path, lost) from None
-            except child.Lost:  # it ends with the thread that started it: what counts is how a new one ends
-                self.end()
+            for again in (True, False):
                 try:
                     self._ask(path)
+                    return
                 except child.Lost as lost:
-                    raise self._lost(path, lost) from None
+                    self.end()
+                    # It ends with the thread that started it: what counts is how a new one ends.
+                    if isinstance(lost, child.TooLong) or not again:
+                        raise LoadError(
+                            f"{path} can't be read: what reads it {lost}. If that is not the machine's fault: {ANOTHER}"
+                        ) from None
 
     def _ask(self, path: Path) -> None:
         """Have the file read, and raise what that raises."""
@@ -177,10 +179,6 @@ class _Lookout:
         except BaseException:
             self.end()  # its answer is still to come
             raise
-
-    def _lost(self, path: Path, lost: child.Lost) -> LoadError:
-        self.end()
-        return LoadError(f"{path} can't be read: what reads it {lost}. If that is not the machine's fault: {ANOTHER}")
 
     def start(self) -> child.Child:
         """Return the process, a new one if there is none, or it is that of the process this one was forked from."""
@@ -213,12 +211,12 @@ def _read_all(path: Path) -> None:
     """Check a file and read every array of it."""
     import h5py
 
-    _ = _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
+    _read(path)
     file: Any = path
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             file = io.BytesIO(archive.read("model.weights.h5"))
-    with _damaged(path, "the weights"), h5py.File(file, "r") as weights:
+    with _damaged("the weights"), h5py.File(file, "r") as weights:
         weights.visititems(lambda _, item: item[()] is None if isinstance(item, h5py.Dataset) else None)
 
 
@@ -257,18 +255,29 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _damaged(path: Path, what: str) -> Iterator[None]:
+def _named(file: str) -> Iterator[None]:
+    """Say of which file something is refused inside, unless that begins with it."""
+    try:
+        yield
+    except LoadError as error:
+        text = str(error)
+        if not text.startswith(file):
+            text = f"{file}: {' '.join(text.split())}"  # names out of the file may have line breaks
+        raise type(error)(text) from error
+
+
+@contextmanager
+def _damaged(what: str) -> Iterator[None]:
     """Turn whatever a parser raises on bad bytes into a LoadError."""
     try:
         yield
     except LoadError:
         raise
     except PermissionError as error:
-        raise LoadError(f"{path}: {what} can't be read ({error.strerror}).") from error
+        raise LoadError(f"{what} can't be read ({error.strerror}).") from error
     except Exception as error:
-        raise LoadError(
-            f"{path}: {what} can't be read, it may be truncated or damaged ({_first_line(error)}). {ANOTHER}"
-        ) from error
+        reason = _first_line(error)
+        raise LoadError(f"{what} can't be read, it may be truncated or damaged ({reason}). {ANOTHER}") from error
 
 
 def check_path(path: Path) -> None:
@@ -294,15 +303,20 @@ def check_path(path: Path) -> None:
         raise LoadError(f"{path} is empty. {ANOTHER}")
 
 
-def _check_size(declared: int, stored: int, path: Path, what: str) -> None:
+def _check_size(declared: int, stored: int, what: str) -> None:
     """Refuse what would take more memory than a model may, or far more than it takes on disk."""
     if declared > MAX_BYTES:
-        raise LoadError(f"{path}: {what} declares {declared:,} bytes; at most {MAX_BYTES:,} are accepted.")
+        raise LoadError(f"{what} declares {declared:,} bytes; at most {MAX_BYTES:,} are accepted.")
     if declared > EXPANSION_FLOOR and declared > MAX_EXPANSION * stored:
         raise LoadError(
-            f"{path}: {what} declares {declared:,} bytes but stores {stored:,}, which would exhaust memory; "
+            f"{what} declares {declared:,} bytes but stores {stored:,}, which would exhaust memory; "
             f"at most {MAX_EXPANSION} times what is stored is accepted. {ANOTHER}"
         )
+
+
+def _read(path: Path) -> Checked:
+    """Check a file as far as can be done without Keras."""
+    return _read_keras(path) if path.suffix == ".keras" else _read_h5(path)
 
 
 def _read_keras(path: Path) -> Checked:
@@ -313,47 +327,46 @@ def _read_keras(path: Path) -> Checked:
         if h5py.is_hdf5(path):
             raise LoadError(f"{path} is an HDF5 file, not a .keras archive; rename it to {path.stem}.h5.")
         raise LoadError(f"{path} is not a .keras archive (a zip file), or is truncated. {ANOTHER}")
-    with _damaged(path, "the archive"):
+    with _damaged("the archive"):
         with files.Listing(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
-            _check_members(archive, path)
+            _check_members(archive, path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
-            config = _parse_config(archive.read("config.json"), path)
+            config = _parse_config(archive.read("config.json"))
             metadata = {}
             if "metadata.json" in archive.namelist():
-                metadata = _parse(archive.read("metadata.json"), path, "metadata.json")
+                metadata = _parse(archive.read("metadata.json"), "metadata.json")
             weights = io.BytesIO(archive.read("model.weights.h5"))
-    with _damaged(path, "model.weights.h5"), h5py.File(weights, "r") as file:
-        stored = _check_hdf5(file, path)
+    with _damaged("model.weights.h5"), h5py.File(weights, "r") as file:
+        stored = _check_hdf5(file)
     return Checked(config, str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else "", stored)
 
 
-def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
     """Refuse members that are missing, doubled, bombs, packed in an unusual way, or named to land elsewhere."""
     members, names = archive.infolist(), archive.namelist()
     if len(members) > MAX_MEMBERS:
-        raise LoadError(f"{path}: the archive holds {len(members):,} members; at most {MAX_MEMBERS:,} are accepted.")
+        raise LoadError(f"the archive holds {len(members):,} members; at most {MAX_MEMBERS:,} are accepted.")
     for name in names:
         if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
-            raise UnsafeModel(f"{path}: the member {name!r} points outside the archive. {PASS_IN_MEMORY}")
+            raise UnsafeModel(f"the member {name!r} points outside the archive. {PASS_IN_MEMORY}")
     if len(set(names)) < len(names):
-        raise LoadError(f"{path}: the archive holds two members of one name. {ANOTHER}")
+        raise LoadError(f"the archive holds two members of one name. {ANOTHER}")
     for member in members:
         if member.compress_type not in COMPRESSIONS or member.flag_bits & 1:
             raise LoadError(
-                f"{path}: the member {member.filename!r} is encrypted, or packed in a way that Keras never uses. "
-                f"{ANOTHER}"
+                f"the member {member.filename!r} is encrypted, or packed in a way that Keras never uses. {ANOTHER}"
             )
     for member in members:
-        _check_size(member.file_size, member.compress_size, path, f"the member {member.filename!r}")
-    _check_size(sum(member.file_size for member in members), path.stat().st_size, path, "the archive")
+        _check_size(member.file_size, member.compress_size, f"the member {member.filename!r}")
+    _check_size(sum(member.file_size for member in members), size, "the archive")
     if "config.json" not in names:
         found = WEIGHTS_ONLY if "model.weights.h5" in names else f"no config.json. {ANOTHER}"
-        raise LoadError(f"{path}: the archive holds {found}")
+        raise LoadError(f"the archive holds {found}")
     if "model.weights.h5" not in names:
-        raise LoadError(f"{path}: the archive holds no model.weights.h5. {ANOTHER}")
+        raise LoadError(f"the archive holds no model.weights.h5. {ANOTHER}")
     for member in members:
         if member.filename.endswith(".json") and member.file_size > MAX_CONFIG_BYTES:
-            raise LoadError(f"{path}: {member.filename} is larger than the {MAX_CONFIG_BYTES:,} bytes accepted.")
+            raise LoadError(f"{member.filename} is larger than the {MAX_CONFIG_BYTES:,} bytes accepted.")
 
 
 def _read_h5(path: Path) -> Checked:
@@ -363,41 +376,38 @@ def _read_h5(path: Path) -> Checked:
     if not h5py.is_hdf5(path):
         hint = f"; it is a zip, rename it to {path.stem}.keras" if zipfile.is_zipfile(path) else ""
         raise LoadError(f"{path} is not an HDF5 file{hint}. Accepted are whole models written by model.save.")
-    with _damaged(path, "the HDF5 file"), h5py.File(path, "r") as file:
-        stored = _check_hdf5(file, path)
+    with _damaged("the HDF5 file"), h5py.File(path, "r") as file:
+        stored = _check_hdf5(file)
         if isinstance(file.get("model_weights"), h5py.Dataset):  # Keras would look for names in it, value by value
-            raise LoadError(f"{path}: 'model_weights' in it is an array, not a group of them. {ANOTHER}")
+            raise LoadError(f"'model_weights' in it is an array, not a group of them. {ANOTHER}")
         text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
         raise LoadError(f"{path} holds {WEIGHTS_ONLY}")
-    return Checked(_parse_config(text, path), version.decode() if isinstance(version, bytes) else str(version), stored)
+    return Checked(_parse_config(text), version.decode() if isinstance(version, bytes) else str(version), stored)
 
 
-def _parse_config(text: Any, path: Path) -> Any:
+def _parse_config(text: Any) -> Any:
     """Parse the JSON of a model's configuration; refuse what describes no object."""
     if not isinstance(text, (str, bytes)) or len(text) > MAX_CONFIG_BYTES:
-        raise LoadError(f"{path}: the model's configuration is not a text of at most {MAX_CONFIG_BYTES:,} bytes.")
-    config = _parse(text, path, "the model's configuration")
+        raise LoadError(f"the model's configuration is not a text of at most {MAX_CONFIG_BYTES:,} bytes.")
+    config = _parse(text, "the model's configuration")
     if not isinstance(config, dict) or not {"class_name", "config"} <= config.keys():
-        raise LoadError(f"{path}: the model's configuration describes no Keras model. {ANOTHER}")
+        raise LoadError(f"the model's configuration describes no Keras model. {ANOTHER}")
     return config
 
 
-def _parse(text: str | bytes, path: Path, what: str) -> Any:
+def _parse(text: str | bytes, what: str) -> Any:
     """Parse JSON that makes no more objects than an honest file does."""
     # Bytes that are no text come from h5py as surrogates; json refuses them.
     content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-    for count, most in (
-        (content.count(b"{") + content.count(b"["), MAX_BRACKETS),
-        (content.count(b","), MAX_COMMAS),
-    ):
+    for count, most in ((content.count(b"{") + content.count(b"["), MAX_BRACKETS), (content.count(b","), MAX_COMMAS)):
         if count > most:
-            raise LoadError(f"{path}: {what} has {count:,} parts; at most {most:,} are accepted.")
-    with _damaged(path, what):
+            raise LoadError(f"{what} has {count:,} parts; at most {most:,} are accepted.")
+    with _damaged(what):
         return json.loads(content)
 
 
-def _check_hdf5(file: Any, path: Path) -> int:
+def _check_hdf5(file: Any) -> int:
     """Refuse HDF5 content that lies in other files or is swollen, else return the bytes of what it stores."""
     import h5py
 
@@ -408,14 +418,14 @@ def _check_hdf5(file: Any, path: Path) -> int:
         count += len(group)
         if count > MAX_OBJECTS or depth > MAX_DEPTH:
             raise LoadError(
-                f"{path}: the HDF5 content has over {MAX_OBJECTS:,} parts, or is over {MAX_DEPTH} deep; "
+                f"the HDF5 content has over {MAX_OBJECTS:,} parts, or is over {MAX_DEPTH} deep; "
                 "no model of Keras is like that."
             )
         for name in group:
             where = f"{group.name.rstrip('/')}/{name}"
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise UnsafeModel(f"{path}: {where} is a {type(link).__name__} to other data. {PASS_IN_MEMORY}")
+                raise UnsafeModel(f"{where} is a {type(link).__name__} to other data. {PASS_IN_MEMORY}")
             item = group[name]
             if (address := h5py.h5o.get_info(item.id).addr) in seen:
                 continue
@@ -423,39 +433,65 @@ def _check_hdf5(file: Any, path: Path) -> int:
             if isinstance(item, h5py.Group):
                 groups.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
-                declared, stored = _check_dataset(item, where, path)
+                declared, stored = _check_dataset(item, where)
                 total, counted = total + declared, counted + stored
-    _check_size(total, total, path, "the weights")
+    _check_size(total, total, "the weights")
     return counted
 
 
-def _check_dataset(dataset: Any, where: str, path: Path) -> tuple[int, int]:
+def _check_dataset(dataset: Any, where: str) -> tuple[int, int]:
     """Refuse a dataset stored in other files or swollen, else return the bytes it declares, and those that count."""
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
-        raise UnsafeModel(f"{path}: {where} is {kind}, which reads other files. {PASS_IN_MEMORY}")
+        raise UnsafeModel(f"{where} is {kind}, which reads other files. {PASS_IN_MEMORY}")
     made = dataset.id.get_create_plist()
     if others := {made.get_filter(k)[0] for k in range(made.get_nfilters())} - FILTERS:
-        raise UnsafeModel(f"{path}: {where} is packed by the HDF5 plug-in {min(others)}. {PASS_IN_MEMORY}")
+        raise UnsafeModel(f"{where} is packed by the HDF5 plug-in {min(others)}. {PASS_IN_MEMORY}")
     declared: int = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    _check_size(declared, stored, path, f"the dataset {where}")
+    _check_size(declared, stored, f"the dataset {where}")
     return declared, min(declared, MAX_PACKED * stored)
 
 
-def _check_content(config: dict[str, Any], path: Path) -> None:
-    """Refuse a configuration that holds code or names files."""
+def _check_content(config: dict[str, Any]) -> None:
+    """Refuse a configuration that names files or addresses to read from, or holds code; lists of words are data."""
     for entry, layer in _walk(config):
-        _check_files(entry, layer, path)
-        if "class_name" in entry:
-            _check_code(entry, layer, path)
+        for key, value in entry.items():
+            if isinstance(value, str) and (key in PATH_KEYS or URL.match(value)):
+                raise UnsafeModel(
+                    f"{layer} would read {key}={value[:100]!r}, a file of its author's choosing; "
+                    f"only values inside the model are accepted. {PASS_IN_MEMORY}"
+                )
+        name = entry.get("class_name")
+        if name in CODE_LAYERS or name == "__lambda__":
+            kind = "holds the bytecode of a Python function" if name == "__lambda__" else f"is a {name} layer"
+            raise UnsafeModel(
+                f"{layer} {kind}, which would run code of the file's author. "
+                f"Replace it by a built-in layer, keras.ops or a Layer subclass. {PASS_IN_MEMORY}"
+            )
 
 
 def _check_classes(keras: Any, config: dict[str, Any], path: Path) -> None:
-    """Refuse a configuration that holds classes of neither Keras nor this program."""
+    """Refuse a configuration that holds classes or functions neither of Keras nor registered in this program."""
     for entry, layer in _walk(config):
-        if "class_name" in entry:
-            _check_origin(keras, entry, layer, path)
+        if "class_name" not in entry:
+            continue
+        name, module, registered = entry["class_name"], entry.get("module"), entry.get("registered_name")
+        kind = "function" if name == "function" else "class"
+        if kind == "function":
+            name = registered = entry.get("config")
+        if isinstance(name, str) and isinstance(registered, str | None) and isinstance(module, str | None):
+            if name in PLAIN_VALUES or keras.saving.get_registered_object(registered or name) is not None:
+                continue
+            if ">" not in (registered or "") and _is_builtin(keras, kind, module, name):
+                continue
+        source = f"of module {module!r}" if module and module != "builtins" else "without a module"
+        format_hint = "" if path.suffix == ".keras" or module else ".h5 files can't hold keras.ops; save as .keras. "
+        raise UnsafeModel(
+            f"{layer} uses the {kind} {name!r} {source}; it is not part of Keras {keras.__version__} and not "
+            f"registered in this program. {format_hint}Load the file in Python with custom_objects and pass the model: "
+            "exporter.export(model, ...)."
+        )
 
 
 def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -474,47 +510,6 @@ def _walk(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
             nodes.extend((value, layer, depth + 1) for value in node.values())
         elif isinstance(node, list):
             nodes.extend((value, layer, depth + 1) for value in node)
-
-
-def _check_files(entry: dict[str, Any], layer: str, path: Path) -> None:
-    """Refuse values that name a file or an address to read from; lists of words are data."""
-    for key, value in entry.items():
-        if isinstance(value, str) and (key in PATH_KEYS or URL.match(value)):
-            raise UnsafeModel(
-                f"{path}: {layer} would read {key}={value[:100]!r}, a file of its author's choosing; "
-                f"only values inside the model are accepted. {PASS_IN_MEMORY}"
-            )
-
-
-def _check_code(entry: dict[str, Any], layer: str, path: Path) -> None:
-    """Refuse Lambda layers, bytecode, and layers that wrap another framework's program."""
-    name = entry["class_name"]
-    if name in CODE_LAYERS or name == "__lambda__":
-        kind = "holds the bytecode of a Python function" if name == "__lambda__" else f"is a {name} layer"
-        raise UnsafeModel(
-            f"{path}: {layer} {kind}, which would run code of the file's author. "
-            f"Replace it by a built-in layer, keras.ops or a Layer subclass. {PASS_IN_MEMORY}"
-        )
-
-
-def _check_origin(keras: Any, entry: dict[str, Any], layer: str, path: Path) -> None:
-    """Refuse classes and functions that are neither part of Keras nor registered in this program."""
-    name, module, registered = entry["class_name"], entry.get("module"), entry.get("registered_name")
-    kind = "function" if name == "function" else "class"
-    if kind == "function":
-        name = registered = entry.get("config")
-    if isinstance(name, str) and isinstance(registered, str | None) and isinstance(module, str | None):
-        if name in PLAIN_VALUES or keras.saving.get_registered_object(registered or name) is not None:
-            return
-        if ">" not in (registered or "") and _is_builtin(keras, kind, module, name):
-            return
-    source = f"of module {module!r}" if module and module != "builtins" else "without a module"
-    format_hint = "" if path.suffix == ".keras" or module else ".h5 files can't hold keras.ops; save as .keras. "
-    raise UnsafeModel(
-        f"{path}: {layer} uses the {kind} {name!r} {source}; it is not part of Keras {keras.__version__} and not "
-        f"registered in this program. {format_hint}Load the file in Python with custom_objects and pass the model: "
-        "exporter.export(model, ...)."
-    )
 
 
 def _is_builtin(keras: Any, kind: str, module: str | None, name: str) -> bool:
@@ -538,55 +533,37 @@ def _find(keras: Any, module: str, name: str) -> Any:
     return found
 
 
-def _deserialize(keras: Any, checked: Checked, path: Path, max_memory: float) -> Any:
-    """Let Keras load a checked file, quietly, and refuse what is not a model."""
-    with _keras_at_work(keras, checked, path, max_memory):
-        model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
-        budget.run_shapes(keras, model)
-    if not isinstance(model, keras.Model):
-        raise LoadError(f"{path} holds a {type(model).__name__}, not a keras.Model; save a whole model.")
-    return model
-
-
 def _load_legacy(keras: Any, checked: Checked, path: Path, max_memory: float) -> Any:
     """Translate the configuration of a checked Keras 2 file, build it in Keras 3 and set its weights."""
     import h5py
 
     from . import keras2
 
-    try:
-        with _damaged(path, "the configuration of Keras 2"):
-            translated = keras2.translate(checked.config)
-        _check_content(translated, path)
-        _check_classes(keras, translated, path)
-        with _keras_at_work(keras, checked, path, max_memory):
-            model = keras.saving.deserialize_keras_object(translated, safe_mode=True)
-            budget.run_shapes(keras, model)
-        if not isinstance(model, keras.Model):
-            raise LoadError(f"it holds a {type(model).__name__}, not a keras.Model; save a whole model.")
-        with _damaged(path, "the weights"), h5py.File(path, "r") as file:
-            keras2.load_weights(model, checked.config, file)
-    except UnsafeModel:
-        raise
-    except LoadError as error:
-        if str(path) in str(error):
-            raise
-        text = " ".join(str(error).split())  # names out of the file may have line breaks
-        raise LoadError(f"{path}, saved by Keras 2: {text}") from error
+    with _damaged("the configuration of Keras 2"), _named(f"{path}, saved by Keras 2"):
+        translated = keras2.translate(checked.config)
+    _check_content(translated)
+    _check_classes(keras, translated, path)
+    make = partial(keras.saving.deserialize_keras_object, translated, safe_mode=True)
+    model = _built(keras, checked, max_memory, make, f"{path}, saved by Keras 2: it holds")
+    with _damaged("the weights"), h5py.File(path, "r") as file, _named(f"{path}, saved by Keras 2"):
+        keras2.load_weights(model, checked.config, file)
     return model
 
 
-@contextmanager
-def _keras_at_work(keras: Any, checked: Checked, path: Path, max_memory: float) -> Iterator[None]:
-    """Keep Keras quiet and within its budget while it builds a model, and say what it refuses."""
+def _built(keras: Any, checked: Checked, max_memory: float, make: Callable[[], Any], holds: str) -> Any:
+    """Let Keras make a checked file's model, quietly and within its budget; say what it refuses, and what is none."""
     try:
         with warnings.catch_warnings(), budget.held_to(keras, checked.stored, max_memory):
             warnings.simplefilter("ignore")
-            yield
-    except LoadError as error:
-        raise LoadError(f"{path}: {error}") from None
+            model = make()
+            budget.run_shapes(keras, model)
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(
-            f"{path}: Keras {keras.__version__} can't load it ({_first_line(error)}). "
+            f"Keras {keras.__version__} can't load it ({_first_line(error)}). "
             "If it loads in your program, pass the model from there: exporter.export(model, ...)."
         ) from error
+    if not isinstance(model, keras.Model):
+        raise LoadError(f"{holds} a {type(model).__name__}, not a keras.Model; save a whole model.")
+    return model

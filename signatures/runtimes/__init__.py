@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, ExportLSTMError, MissingRuntime
+from ..errors import ArtifactError, ExportLSTMError, MissingRuntime, one_line
 from ..ports import Array, Feeds, show
 from ..runner import Runner
 
@@ -38,7 +38,13 @@ class Session(Protocol):
 
 
 class Module(Protocol):
-    """A module of this folder."""
+    """A module of this folder.
+
+    Attributes:
+        DAMAGED: What is said of an artifact that `load`, or the session it gives, fails on with an error of its own.
+    """
+
+    DAMAGED: str
 
     def load(self, path: Path, trust: bool, threads: int) -> tuple[Contract, Session]:
         """Open an artifact of ours.
@@ -50,7 +56,7 @@ class Module(Protocol):
 
         Raises:
             UnsafeArtifact: When opening or running it may reach files or code.
-            ArtifactError: When it is damaged or carries no contract.
+            ArtifactError: When it carries no contract.
         """
 
     def session(self, path: Path, threads: int) -> Session:
@@ -179,15 +185,19 @@ def read_contract(path: str | Path) -> Contract:
 
 @contextmanager
 def _reading(path: str | Path, runtime: Runtime) -> Iterator[Any]:
-    """Yield a runtime's module, and put the path before what it refuses."""
+    """Yield a runtime's module; put the path before what it refuses, and before what its own code trips over."""
     try:
-        yield runtime.load()
+        module = runtime.load()
     except ImportError as error:
         raise MissingRuntime(
             f"{path}: running it takes {runtime.package} ({error}). Install it: pip install {runtime.package}"
         ) from error
+    try:
+        yield module
     except ExportLSTMError as error:
         raise type(error)(f"{path}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - readers of files raise whatever the bytes lead them to
+        raise ArtifactError(f"{path}: {module.DAMAGED} ({one_line(error)}).") from None
 
 
 def _held(contract: Contract, target: str) -> Contract:
@@ -199,10 +209,11 @@ def _held(contract: Contract, target: str) -> Contract:
 
 def _check_inputs(contract: Contract, target: str, session: Session) -> None:
     """Refuse a contract whose inputs have other sizes than those of the graph."""
+    takes = {name: session.takes(name) for name in contract.signatures}  # which fails where the graph has not all
     for signature in contract.signatures.values():
-        sizes, takes = {**contract.artifacts[target].dims, **signature.dims}, session.takes(signature.name)
+        sizes = {**contract.artifacts[target].dims, **signature.dims}
         for port in signature.inputs:
-            wanted, graph = port.sized(sizes), takes.get(port.name)
+            wanted, graph = port.sized(sizes), takes[signature.name].get(port.name)
             if graph is None:
                 continue  # an input that nothing depends on may have been left out
             known = zip(wanted, graph, strict=False)

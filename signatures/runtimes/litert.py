@@ -11,10 +11,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, UnsafeArtifact, one_line
+from ..errors import ArtifactError, UnsafeArtifact
 from ..ports import Array, Feeds
 
 METADATA = "export-lstm.contract"
+DAMAGED = "The file is damaged or not TFLite"
 
 
 class LiteRT:
@@ -55,17 +56,8 @@ class LiteRT:
 
 def load(path: Path, trust: bool, threads: int) -> tuple[Contract, LiteRT]:
     """Open a TFLite artifact; the contract is its metadata buffer `export-lstm.contract`; see Module."""
-    try:
-        content = files.read(path)
-        contract = read_contract(content)
-        opened = LiteRT(content, threads)
-        for name in contract.signatures:
-            opened.takes(name)
-    except ArtifactError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the flatbuffer reader and the interpreter raise whatever the bytes lead them to
-        raise ArtifactError(f"The file is damaged or not TFLite ({one_line(error)}).") from None
-    return contract, opened
+    content = files.read(path)
+    return read_contract(content), LiteRT(content, threads)
 
 
 def session(path: Path, threads: int) -> LiteRT:

@@ -12,10 +12,11 @@ import onnxruntime
 
 from .. import files
 from ..contract import Contract
-from ..errors import ArtifactError, UnsafeArtifact, one_line
+from ..errors import ArtifactError, UnsafeArtifact
 from ..ports import Array, Feeds
 
 METADATA = "export-lstm.contract"
+DAMAGED = "The file is damaged or not ONNX"
 
 # Message of the ONNX format -> number of a field -> the message it holds, for all that can hold a tensor or a node.
 FIELDS = {
@@ -48,11 +49,7 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._taken = {value.name: value.shape for value in self._session.get_inputs()}
         self._given = [value.name for value in self._session.get_outputs()]
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The properties that the file has."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def takes(self, signature: str) -> dict[str, Any]:
         """Return the sizes of the inputs; see Session."""
@@ -75,15 +72,10 @@ class OnnxRuntime:
 
 def load(path: Path, trust: bool, threads: int) -> tuple[Contract, OnnxRuntime]:
     """Open an ONNX artifact; the contract is its metadata property `export-lstm.contract`; see Module."""
-    try:
-        content = files.read(path)
-        check(content)
-        opened = OnnxRuntime(content, threads)
-        text = opened.metadata.get(METADATA)
-    except ArtifactError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
-        raise ArtifactError(f"The file is damaged or not ONNX ({one_line(error)}).") from None
+    content = files.read(path)
+    check(content)
+    opened = OnnxRuntime(content, threads)
+    text = opened.metadata.get(METADATA)
     if text is None:
         raise ArtifactError("The file carries no export-lstm contract. Export the Keras model with export-lstm.")
     return Contract.from_json(text), opened

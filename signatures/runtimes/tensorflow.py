@@ -18,6 +18,7 @@ from ..ports import Array, Feeds
 from .tensorflow_ops import COMPUTING
 
 CONTRACT = "assets.extra/contract.json"
+DAMAGED = "The folder is damaged or not a SavedModel"
 
 # What tf.saved_model.save puts into its two functions that read and write the variables. Loading calls neither.
 SAVING = frozenset(
@@ -60,13 +61,7 @@ def load(path: Path, trust: bool, threads: int) -> tuple[Contract, TensorFlow]:
     contract = read_contract(path)
     if not trust:
         check(path)
-    try:
-        opened = TensorFlow(path)
-        for name in contract.signatures:
-            opened.takes(name)
-    except Exception as error:  # noqa: BLE001 - the reader raises protobuf, OS and TensorFlow errors alike
-        raise ArtifactError(f"The folder is damaged or not a SavedModel ({one_line(error)}).") from None
-    return contract, opened
+    return contract, TensorFlow(path)
 
 
 def session(path: Path, threads: int) -> TensorFlow:

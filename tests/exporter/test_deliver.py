@@ -468,8 +468,9 @@ for k in range(40):
 def test_what_was_left_above_a_folder_that_is_there_now_is_cleaned(tmp_path):
     """A killed export into a new folder left its stage in the one above; another's is none of its business."""
     for folder in (tmp_path / "new" / "out", tmp_path / "other"):
-        _, lock = deliver._new_stage(folder)
-        os.close(lock)
+        stage = tmp_path / f".export-lstm-{folder.name}"
+        (stage / "old").mkdir(parents=True)
+        (stage / "folder").write_text(str(folder))
     (tmp_path / "new" / "out").mkdir(parents=True)
     assert len(list(tmp_path.glob(".export-lstm-*"))) == 2
     clean(tmp_path / "new" / "out")

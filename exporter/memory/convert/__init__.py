@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from signatures.errors import UnsupportedModel
 
 from ..recurrence import Recurrence
-from . import conv_lstm, gru, lstm, rnn, simple_rnn
+from . import conv_lstm, rnn
 from .options import class_name
 
 
@@ -32,10 +32,10 @@ CONVERTERS: dict[str, Converter] = {
     "keras.layers.ConvLSTM1D": conv_lstm.convert,
     "keras.layers.ConvLSTM2D": conv_lstm.convert,
     "keras.layers.ConvLSTM3D": conv_lstm.convert,
-    "keras.layers.GRU": gru.convert,
-    "keras.layers.LSTM": lstm.convert,
+    "keras.layers.GRU": rnn.convert,
+    "keras.layers.LSTM": rnn.convert,
     "keras.layers.RNN": rnn.convert,
-    "keras.layers.SimpleRNN": simple_rnn.convert,
+    "keras.layers.SimpleRNN": rnn.convert,
 }
 
 

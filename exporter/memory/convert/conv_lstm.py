@@ -3,12 +3,13 @@
 The lowerings call the Keras cell, which is made of convolutions that every target has; the reference has its own.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from signatures.errors import UnsupportedModel
 
 from ..recurrence import Convolution, Recurrence
-from .options import activation, array, bias, called, input_shape, over_time
+from .options import called, input_shape, over_time, read
 
 
 def convert(layer: Any, name: str) -> Recurrence:
@@ -19,20 +20,8 @@ def convert(layer: Any, name: str) -> Recurrence:
             f"layer {layer.name!r} ({type(layer).__name__}): data_format={cell.data_format!r} is not supported.\n"
             "  Supported: 'channels_last'. Move the channels to the last axis."
         )
-    kernel = array(cell.kernel, cell)
     shapes = layer.compute_output_shape(input_shape(layer))
     shape = tuple((shapes[0] if layer.return_state else shapes)[-cell.rank - 1 :])
-    recurrence = Recurrence(
-        name,
-        "conv_lstm",
-        {"h": shape, "c": shape},
-        kernel=kernel,
-        recurrent_kernel=array(cell.recurrent_kernel, cell),
-        bias=bias(cell, kernel),
-        activation=activation(cell, "activation"),
-        recurrent_activation=activation(cell, "recurrent_activation"),
-        convolution=Convolution(tuple(cell.strides), tuple(cell.dilation_rate), cell.padding),
-        dtype=cell.compute_dtype,
-        cell=called(cell, [0, 0]),
-    )
-    return over_time(recurrence, layer)
+    made = read(cell, name, "conv_lstm", {"h": shape, "c": shape})
+    convolution = Convolution(tuple(cell.strides), tuple(cell.dilation_rate), cell.padding)
+    return over_time(replace(made, convolution=convolution, cell=called(cell, [0, 0])), layer)

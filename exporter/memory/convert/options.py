@@ -6,15 +6,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from signatures.errors import UnsupportedModel
 
 from ...inside import is_keras_own
 from ..activations import ACTIVATIONS, name_of
-from ..recurrence import Recurrence
-
-Array = NDArray[Any]
+from ..recurrence import Kind, Recurrence
 
 
 def over_time(cell: Recurrence, layer: Any) -> Recurrence:
@@ -39,14 +36,31 @@ def activation(cell: Any, option: str) -> str:
     return name
 
 
-def array(variable: Any, cell: Any) -> Array:
-    """Return a variable's value in the type its cell computes in."""
-    return np.asarray(variable).astype(cell.compute_dtype)
+def read(cell: Any, name: str, kind: Kind, states: dict[str, tuple[int, ...]]) -> Recurrence:
+    """Read a built cell of Keras' own: kernels and gate orders are taken as they are, see GATES.
 
-
-def bias(cell: Any, kernel: Array) -> Array:
-    """Return a cell's bias, zeros where it has none."""
-    return np.zeros(kernel.shape[-1], kernel.dtype) if cell.bias is None else array(cell.bias, cell)
+    One without gates has no function for them: it is the same one then. The rest is for the Recurrence.
+    """
+    gates = "recurrent_activation" if hasattr(cell, "recurrent_activation") else "activation"
+    reset_after = bool(getattr(cell, "reset_after", False))
+    biases = cell.bias
+    if biases is None:
+        biases = np.zeros([2] * reset_after + [cell.kernel.shape[-1]])
+    kernel, recurrent_kernel, bias = (
+        np.asarray(weights).astype(cell.compute_dtype) for weights in (cell.kernel, cell.recurrent_kernel, biases)
+    )
+    return Recurrence(
+        name,
+        kind,
+        states,
+        kernel=kernel,
+        recurrent_kernel=recurrent_kernel,
+        bias=bias,
+        activation=activation(cell, "activation"),
+        recurrent_activation=activation(cell, gates),
+        reset_after=reset_after,
+        dtype=cell.compute_dtype,
+    )
 
 
 def input_shape(layer: Any) -> tuple[Any, ...]:

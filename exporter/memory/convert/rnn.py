@@ -1,4 +1,4 @@
-"""`keras.layers.RNN` around a cell, a list of cells, StackedRNNCells or a cell of the user's own, to a Recurrence."""
+"""`keras.layers.RNN` to a Recurrence: around a cell of Keras, as LSTM, GRU and SimpleRNN are, several, or one's own."""
 
 from typing import Any
 
@@ -7,16 +7,15 @@ import numpy as np
 
 from signatures.errors import UnsupportedModel, one_line
 
-from ..recurrence import Recurrence
-from . import gru, lstm, simple_rnn
-from .options import called, class_name, input_shape, over_time
+from ..recurrence import Kind, Recurrence
+from .options import called, class_name, input_shape, over_time, read
 
-CELLS = {
-    "keras.layers.LSTMCell": lstm.cell,
-    "keras.layers.GRUCell": gru.cell,
-    "keras.layers.SimpleRNNCell": simple_rnn.cell,
+CELLS: dict[str, tuple[Kind, str]] = {
+    "keras.layers.LSTMCell": ("lstm", "hc"),
+    "keras.layers.GRUCell": ("gru", "h"),
+    "keras.layers.SimpleRNNCell": ("simple_rnn", "h"),
 }
-"""Cells whose equations are known here; any other is known by calling it."""
+"""Cells whose equations are known here -> their kind and states; any other is known by calling it."""
 
 
 def convert(layer: Any, name: str) -> Recurrence:
@@ -28,7 +27,8 @@ def convert(layer: Any, name: str) -> Recurrence:
 def _cell(cell: Any, name: str, layer: Any, x: Any, states: Any) -> Recurrence:
     """Read a cell; x [2, F] is an input for it, states what it starts from, nested as it takes them."""
     if class_name(cell) in CELLS:
-        return CELLS[class_name(cell)](cell, name)
+        kind, shorts = CELLS[class_name(cell)]
+        return read(cell, name, kind, dict.fromkeys(shorts, (cell.units,)))
     if class_name(cell) == "keras.layers.StackedRNNCells":
         return _stack(cell, name, layer, x, states)
     return _own(cell, name, layer, x, states)

@@ -7,6 +7,7 @@ Halves are joined where they read the same input and have the same size; others 
 its own: the valid steps in the order it runs them.
 """
 
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,12 @@ def _option(node: Any, name: str) -> Any:
 
 
 def _alike(first: Any, second: Any) -> bool:
-    same = ("hidden_size", "linear_before_reset")
-    return (first.op_type, first.input[0], *(_option(first, name) for name in same)) == (
-        second.op_type,
-        second.input[0],
-        *(_option(second, name) for name in same),
-    )
+    """Whether two nodes run the same op on the same input."""
+
+    def what(node: Any) -> tuple[Any, ...]:
+        return node.op_type, node.input[0], _option(node, "hidden_size"), _option(node, "linear_before_reset")
+
+    return what(first) == what(second)
 
 
 def _linked(graph: Any, first: Any, second: Any) -> bool:
@@ -92,17 +93,16 @@ def _join(graph: Any, fore: Any, back: Any) -> None:
 
 def _sort(graph: Any) -> None:
     """Put the nodes in an order in which every input is made before it is read."""
-    made = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
-    waiting, ordered = list(graph.node), []
-    while waiting:
-        ready = [node for node in waiting if _read(node) <= made]
-        if not ready:
-            raise AssertionError("the graph has a circle")
-        ordered += ready
-        made.update(output for node in ready for output in node.output)
-        waiting = [node for node in waiting if not any(node is other for other in ready)]
+    nodes = list(graph.node)
+    makers = {output: k for k, node in enumerate(nodes) for output in node.output if output}
+    reads = {k: {makers[name] for name in _read(node) if name in makers} for k, node in enumerate(nodes)}
+    sorter = TopologicalSorter(reads)
+    sorter.prepare()
     del graph.node[:]
-    graph.node.extend(ordered)
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        graph.node.extend(nodes[k] for k in ready)
+        sorter.done(*ready)
 
 
 def _read(node: Any) -> set[str]:

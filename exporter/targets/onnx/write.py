@@ -29,6 +29,7 @@ from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import Signature
 from signatures.runtimes.ort import METADATA
 
+from ...inside import replaced
 from ...lower import spelling
 from ...lower.native import PLACEHOLDER
 from ...lower.plan import Plan
@@ -160,15 +161,14 @@ def _optimizing() -> Iterator[None]:
         except Exception:  # noqa: BLE001 - whatever its own code raises
             return optimize_graph(graph, True, optimizers)
 
-    with LOCK:  # the table is every thread's
-        optimize_graph = tf2onnx.optimizer.optimize_graph
-        casts = back_to_back_optimizer._func_map.pop(("Cast",))
-        tf2onnx.optimizer.optimize_graph = optimize
-        try:
+    with LOCK:  # what is replaced is every thread's
+        optimize_graph, pairs = tf2onnx.optimizer.optimize_graph, dict(back_to_back_optimizer._func_map)
+        del pairs[("Cast",)]
+        with (
+            replaced(tf2onnx.optimizer, {"optimize_graph": optimize}),
+            replaced(back_to_back_optimizer, {"_func_map": pairs}),
+        ):
             yield
-        finally:
-            back_to_back_optimizer._func_map[("Cast",)] = casts
-            tf2onnx.optimizer.optimize_graph = optimize_graph
 
 
 def ops(path: Path) -> Counter[str]:
@@ -210,7 +210,7 @@ def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
     [x], [output] = node.input, node.output
     nodes = _Nodes(graph, graph.get_dtype(x))
     graph.remove_node(node.name)
-    graph.make_node("Sub", [nodes.one(), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
+    graph.make_node("Sub", [nodes.number(1), nodes.op("Erf", [x])], outputs=[output], dtypes=[nodes.dtype])
 
 
 def _where(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -233,7 +233,7 @@ def _floor_mod(graph: Any, node: Any, name: str, args: Any) -> None:
     if nodes.dtype not in FLOATS:
         graph.make_node("Mod", [a, b], outputs=[output], dtypes=[nodes.dtype])
         return
-    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.zero()
+    rest, zero = nodes.op("Mod", [a, b], fmod=1), nodes.number(0)
     apart = nodes.op("Xor", [nodes.op("Less", [rest, zero], BOOL), nodes.op("Less", [b, zero], BOOL)], BOOL)
     some = nodes.op("Not", [nodes.op("Equal", [rest, zero], BOOL)], BOOL)
     moved = nodes.op("Add", [rest, b])
@@ -279,11 +279,10 @@ def _attributes(recurrence: Recurrence) -> dict[str, Any]:
     }
     used = [ACTIVATIONS[getattr(recurrence, name)].onnx for name in names.get(recurrence.kind, ("activation",))]
     functions = [function for function in used if function is not None]
-    attributes: dict[str, Any] = {"hidden_size": recurrence.units, "activations": [name for name, _, _ in functions]}
     alphas, betas = ([values[k] for values in functions if values[k] is not None] for k in (1, 2))
-    attributes.update({"activation_alpha": alphas} if alphas else {})
-    attributes.update({"activation_beta": betas} if betas else {})
-    return {**attributes, **({"linear_before_reset": 1} if recurrence.reset_after else {})}
+    attributes = {"hidden_size": recurrence.units, "activations": [name for name, _, _ in functions]}
+    others = {"activation_alpha": alphas, "activation_beta": betas, "linear_before_reset": int(recurrence.reset_after)}
+    return {**attributes, **{name: value for name, value in others.items() if value}}
 
 
 def _resize(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -443,7 +442,7 @@ class _Nodes:
         """
         dtype, size = kernel.dtype, _saturating(recurrence)
         wide = self.op("Pad", [x, self.const([0, 0, 0, 0, 0, 1])])
-        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.one()])
+        longer = self.op("Pad", [wide, self.const([0, 0, 0, 0, 1, 0]), self.number(1)])
         others = kernel.sum(axis=2)  # what the other features of that row, 1 as well, add
         wanted = np.repeat(np.array([-size, -size, size, 0], dtype), recurrence.units)  # gates i o f c
         return longer, np.concatenate([kernel, (wanted - others)[..., None]], axis=2)
@@ -469,13 +468,9 @@ class _Nodes:
         finals = [self.op("Squeeze", [final, self.const([0])]) for final in last]
         return self.op("Squeeze", [y, self.const([1])]), finals
 
-    def one(self) -> str:
-        """Add the number 1."""
-        return self.const(1, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
-
-    def zero(self) -> str:
-        """Add the number 0."""
-        return self.const(0, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
+    def number(self, value: int) -> str:
+        """Add a number of the graph's floats."""
+        return self.const(value, onnx.helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def op(self, kind: str, inputs: Sequence[str], dtype: int | None = None, **attributes: Any) -> str:
         """Add a node with one output, of the graph's floats unless told, and return that."""

@@ -86,12 +86,8 @@ def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
     _without_rsqrt(model)
     _slim(model)
     contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(contract.embedded().encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    model.metadata = [*(model.metadata or []), schema.MetadataT(name=METADATA, buffer=len(model.buffers))]
+    model.buffers.append(schema.BufferT(data=np.frombuffer(contract.embedded().encode(), np.uint8)))
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output()), contract
@@ -132,16 +128,14 @@ def _without_rsqrt(model: Any) -> None:
                 [y] = operator.outputs
                 operator.outputs = np.array([len(graph.tensors)], np.int32)
                 graph.tensors.append(copy.copy(graph.tensors[y]))
-                inputs, outputs = np.array([number, len(graph.tensors) - 1], np.int32), np.array([y], np.int32)
-                operators.append(
-                    schema.OperatorT(
-                        opcodeIndex=div,
-                        inputs=inputs,
-                        outputs=outputs,
-                        builtinOptionsType=schema.BuiltinOptions.DivOptions,
-                        builtinOptions=schema.DivOptionsT(),
-                    )
+                division = schema.OperatorT(
+                    opcodeIndex=div,
+                    inputs=np.array([number, len(graph.tensors) - 1], np.int32),
+                    outputs=np.array([y], np.int32),
+                    builtinOptionsType=schema.BuiltinOptions.DivOptions,
+                    builtinOptions=schema.DivOptionsT(),
                 )
+                operators.append(division)
         graph.operators = operators
 
 
@@ -167,17 +161,15 @@ def _slim(model: Any) -> None:
                 tensor.quantization = None
             if model.buffers[tensor.buffer].data is None:
                 tensor.buffer = 0
-    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
-    used = [0, *sorted({each.buffer for each in (*tensors, *(model.metadata or []))} - {0})]
-    place, found = {0: 0}, {hashlib.sha256().digest(): 0}
-    buffers = [model.buffers[0]]
-    for old in used[1:]:
+    holders = [*(tensor for graph in model.subgraphs for tensor in graph.tensors), *(model.metadata or [])]
+    place, found, buffers = {0: 0}, {hashlib.sha256().digest(): 0}, [model.buffers[0]]
+    for old in sorted({each.buffer for each in holders} - {0}):
         data = hashlib.sha256(model.buffers[old].data).digest()
         if data not in found:
             found[data] = len(buffers)
             buffers.append(model.buffers[old])
         place[old] = found[data]
-    for each in (*tensors, *(model.metadata or [])):
+    for each in holders:
         each.buffer = place[each.buffer]
     model.buffers = buffers
 
