@@ -107,6 +107,9 @@ in_dtype = click.option(
 trusting = click.option(
     "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds: they may read or write files or run code."
 )
+ahead = click.option(
+    "--lookahead", is_flag=True, help="Take layers that look into the future: their outputs come so much later."
+)
 memory = click.option(
     "--max-memory",
     type=click.FloatRange(0, min_open=True),
@@ -160,6 +163,7 @@ def main() -> None:
     "--signatures", type=listed("sequence", "step"), help="sequence, step or both.  [default: all that can be had]"
 )
 @click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
+@ahead
 @click.option(
     "--lowering",
     type=click.Choice(CHOICES),
@@ -216,6 +220,7 @@ def check(session: "Session", artifact: Path, case: Path | None, timeout: float,
     "--feeds", type=PATH, help="An .npz with your own data, one array [B, ...] per input port.  [default: random]"
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
+@ahead
 @in_dtype
 @memory
 @common
@@ -232,6 +237,7 @@ def golden(session: "Session", model: Path, case: Path, feeds: Path | None, **op
 
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=PATH)
+@ahead
 @in_dtype
 @memory
 @click.option(
@@ -240,15 +246,19 @@ def golden(session: "Session", model: Path, case: Path, feeds: Path | None, **op
     help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
 )
 @common
-def inspect(session: "Session", path: Path, dtype: Any, max_memory: float, timeout: float | None) -> None:
-    """Show a model's recurrent layers, ports and whether it can be stepped; or an artifact's ports and ops."""
+def inspect(
+    session: "Session", path: Path, lookahead: bool, dtype: Any, max_memory: float, timeout: float | None
+) -> None:
+    """Show what a model remembers, its ports and whether it can be stepped; or an artifact's ports and ops."""
     if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
+        if lookahead:
+            raise ArtifactError(f"{path}: an artifact looks ahead as it was exported. Leave --lookahead out.")
         if dtype is not None:
             raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
         facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
     else:
         _check_inspected(path)
-        facts = session.run(_model_facts, path, dtype, max_memory, limit=timeout)
+        facts = session.run(_model_facts, path, lookahead, dtype, max_memory, limit=timeout)
     session.show(lambda _: facts, lambda tables: tables.print_facts(facts))
 
 
@@ -304,11 +314,11 @@ def _check_inspected(path: Path) -> None:
     check_path(path)
 
 
-def _model_facts(path: Path, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
+def _model_facts(path: Path, lookahead: bool, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
     from . import tables
     from .pipeline import opening
 
-    with opening(path, dtype, max_memory, progress) as opened:
+    with opening(path, dtype, max_memory, progress, lookahead=lookahead) as opened:
         return tables.model_facts(opened)
 
 

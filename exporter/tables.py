@@ -81,6 +81,15 @@ def model_facts(opened: "Opened") -> Facts:
             }
             for made in survey.calls
         ],
+        "memories": [
+            {
+                "name": memory.name,
+                "kind": type(memory.form).__name__.lower(),
+                "states": {short: list(state.shape) for short, state in memory.form.states.items()},
+                "rows": [{"time_steps": float(clock.rate), "delay": clock.delay} for clock in memory.clocks if clock],
+            }
+            for memory in survey.memories.calls
+        ],
         "time": "any" if survey.flexible and survey.tried else dict(survey.declared),
         **_promised(opened.contract(())),
     }
@@ -137,6 +146,8 @@ def _promised(contract: Contract) -> Facts:
                 "inputs": rows(signature.inputs, signature.dims),
                 "outputs": rows(signature.outputs, signature.dims),
                 "carries": {carry.output: carry.input for carry in signature.carries},
+                "every": signature.every,
+                "late": {name: float(rows * signature.steps_a_row(name)) for name, rows in signature.delay.items()},
             }
             for name, signature in contract.signatures.items()
         },
@@ -220,10 +231,23 @@ def print_facts(facts: Facts) -> None:
             _add(table, row["name"], row["kind"], shapes, row["initial_state"])
         _say(console, f"{facts['model']}: {_takes(facts['time'])}")
         console.print(table)
+        table = _table("other memory", "kind", "states", "its input has a row every", "late by")
+        for row in facts["memories"]:
+            shapes = ", ".join(f"{short} {' x '.join(map(str, shape))}" for short, shape in row["states"].items())
+            steps = ", ".join(f"{clock['time_steps']:g} time steps" for clock in row["rows"])
+            late = ", ".join(f"{clock['delay']} rows" for clock in row["rows"])
+            _add(table, row["name"], row["kind"], shapes or "none", steps, late)
+        if facts["memories"]:
+            console.print(table)
     stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"
     if back := facts["proven"].get("time_steps"):
         stepped += f"; nothing but the states looks back at earlier inputs, as far as {back} time steps"
     _say(console, f"Can be run step by step: {stepped}")
+    for name, signature in list(facts["signatures"].items())[:1]:
+        if signature["every"] > 1:
+            _say(console, f"A call takes a multiple of {signature['every']} time steps.")
+        for output, steps in signature["late"].items():
+            _say(console, f"{output} comes {steps:g} time steps after what Keras gives it for.")
     for name, signature in facts["signatures"].items():
         table = _table(name, "port", "role", "shape", "type", "carried to")
         for side in ("inputs", "outputs"):

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -147,6 +148,11 @@ class Signature:
     def fixed(self, dims: Mapping[str, int]) -> "Signature":
         """Return the same callable with more dimensions fixed; those that it fixes already stay."""
         return replace(self, dims={**dims, **self.dims})
+
+    def steps_a_row(self, output: str) -> Fraction:
+        """Return the time steps for each row of an output over time."""
+        rows = sized(self.ports[output].time, dict.fromkeys(time_dims(self.inputs), self.every))
+        return Fraction(self.every, rows) if isinstance(rows, int) else Fraction(1)
 
     def initial_state(self, batch: int = 1) -> dict[str, Array]:
         """Return every state input as it is where a stream or a backward layer starts, name -> [B, U]."""

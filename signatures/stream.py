@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 
 from .contract import LENGTHS, Contract
 from .errors import FeedError
-from .ports import TIME, Array, Feeds, Port, Signature, show, sized, time_dims
+from .ports import TIME, Array, Feeds, Port, Signature, show
 
 
 class Stream:
@@ -140,7 +139,7 @@ class Stream:
             FeedError: When the model has inputs without a time axis, and nothing is buffered.
         """
         ports, rest = self._ports, self._steps(self._rest) if self._rest else 0
-        late = max((math.ceil(rows * self._steps_a_row(port)) for port, rows in ports.ahead.items()), default=0)
+        late = max((math.ceil(rows * ports.steps_a_row(port)) for port, rows in ports.ahead.items()), default=0)
         total = -(-(rest + late) // self._unit) * self._unit
         if not total:
             self.reset()
@@ -155,7 +154,7 @@ class Stream:
         outputs = self._pushed(feeds, total)
         kept = {}
         for port in (port for port in ports.outputs if port.timed):
-            per_row = self._steps_a_row(port.name)
+            per_row = ports.steps_a_row(port.name)
             rows = math.ceil(rest / per_row) + ports.ahead.get(port.name, 0)
             kept[port.name] = port.steps(outputs[port.name], 0, rows)
         self.reset()
@@ -192,12 +191,6 @@ class Stream:
         """Return how many time steps feeds hold."""
         [port, *_] = self._timed
         return int(feeds[port.name].shape[port.time_axis or 0])
-
-    def _steps_a_row(self, output: str) -> Fraction:
-        """Return the time steps for each row of an output."""
-        every = self._ports.every
-        rows = sized(self._ports.ports[output].time, dict.fromkeys(time_dims(self._ports.inputs), every))
-        return Fraction(every, rows) if isinstance(rows, int) else Fraction(1)
 
     def _signature_for(self, total: int) -> Signature:
         """Return the signature that runs `total` steps in the fewest calls."""

@@ -168,7 +168,7 @@ REFUSED = {
     "attention": (attention, True, "'mha' looks at all time steps"),
     "different rates": (rates, True, "'sum' joins tensors whose rows come at different rates"),
     "padding before a recurrence": (padded, True, "'gru' sees 2 rows of padding before the first time step"),
-    "the end of the future": (final_row_ahead, True, r"'y' makes one row of a whole recording, whose end.*\(layer 'c1': 1\)"),
+    "the end of the future": (final_row_ahead, True, r"'y' makes one row of a whole recording.*\(layer 'c1': 1\)"),
 }
 
 
