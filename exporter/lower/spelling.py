@@ -202,6 +202,23 @@ def one_hot(operation: Operation, indices: Tensor, depth: Tensor, on: Tensor, of
     return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
 
 
+def whole_product(operation: Operation, product: Tensor, shape: Tensor) -> Tensor | None:
+    """Spell a Dense layer over more than two axes as one product, which ONNX has: not as a table of all its rows.
+
+    Given   Reshape(MatMul(Reshape(x, [B T, F]), kernel), [B, T, U])        by tf.tensordot
+    Result  BatchMatMul(x, kernel)
+    """
+    made = getattr(product, "op", None)
+    if made is None or made.type != "MatMul" or not made.name.endswith("Tensordot/MatMul"):
+        return None
+    table, kernel = made.inputs
+    x = table.op.inputs[0] if table.op.type == "Reshape" else table
+    straight = not any(made.get_attr(side) for side in ("transpose_a", "transpose_b"))
+    if not straight or kernel.shape.rank != 2 or x.shape.rank is None or x.shape[-1] != kernel.shape[0]:
+        return None
+    return tf.matmul(x, kernel) if shape.shape[0] == x.shape.rank and x.shape.rank > 2 else None
+
+
 def roll(operation: Operation, x: Tensor, shifts: Tensor, axes: Tensor) -> Tensor | None:
     """Spell Roll by two slices an axis, which may be of any length."""
     known = tf.get_static_value(axes)

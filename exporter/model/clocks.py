@@ -95,7 +95,7 @@ class Walk:
             )
         clock, form = self._form(entry, timed, kept)
         late = any(row.late for row in rows) or any(row.clock.ahead for _, row in timed if row.clock)
-        if isinstance(entry.target, keras.layers.RNN):
+        if clock and isinstance(entry.target, keras.layers.RNN):
             [y, *_] = entry.outputs
             clock = clock if y.shape[:2] == timed[0][0].shape[:2] else None
         if clock is None and late and not isinstance(entry.target, keras.layers.RNN):

@@ -38,6 +38,7 @@ from ...memory.activations import ACTIVATIONS
 from ...memory.recurrence import GATES, Recurrence, reorder
 from ...model.swap import LOCK
 from .facts import ONNX_OPS, holds
+from .fuse import Fuser
 from .halves import join_halves
 
 OPSET = 17
@@ -57,6 +58,7 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Log1p": spelling.log1p,
     "Max": spelling.largest,
     "OneHot": spelling.one_hot,
+    "Reshape": spelling.whole_product,
 }
 """What tf2onnx has no form for or a wrong one: see Writer."""
 
@@ -89,6 +91,7 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     if unknown:
         raise _unsupported(f"ONNX has no form for an operation of the model: {', '.join(unknown)}")
     join_halves(model.graph)
+    Fuser(model.graph).fuse()
     _name_dims(model.graph, signature)
     model.producer_name = "export-lstm"
     sides = {"inputs": model.graph.input, "outputs": model.graph.output}
