@@ -141,6 +141,15 @@ def framed():
     return keras.Model(x, layers.LSTM(5, return_sequences=True, name="lstm")(y))
 
 
+def denoiser():
+    """DTLN's form: from waveform to waveform by overlapping frames, a mask and a learned overlap-add."""
+    x = Input((None,), name="x")
+    encoded = layers.Dense(12, use_bias=False)(ops.extract_sequences(x, 32, 8))
+    mask = layers.Dense(12, "sigmoid")(layers.LSTM(6, return_sequences=True)(encoded))
+    added = layers.Conv1DTranspose(1, 32, strides=8, use_bias=False)(layers.Multiply()([encoded, mask]))
+    return keras.Model(x, layers.Reshape((-1,), name="y")(added[:, :-24]))
+
+
 def looking_ahead():
     x = y = Input((None, 6), name="x")
     y = layers.Conv1D(6, 5, padding="same", name="c1")(y)
@@ -150,7 +159,22 @@ def looking_ahead():
 
 ZOO = {
     made.__name__: made
-    for made in (tcn, kws, rnnoise, wake_word, unaligned, two_axes, skip_sums, shortened, folds, up_and_down, framed)
+    for made in (
+        *(
+            tcn,
+            kws,
+            rnnoise,
+            wake_word,
+            unaligned,
+            two_axes,
+            skip_sums,
+            shortened,
+            folds,
+            up_and_down,
+            framed,
+            denoiser,
+        ),
+    )
 } | {"valid rnnoise": lambda: rnnoise("valid"), "looking_ahead": looking_ahead}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from ..inside import replaced
@@ -200,6 +201,14 @@ def one_hot(operation: Operation, indices: Tensor, depth: Tensor, on: Tensor, of
     indices = tf.cast(indices, tf.int64)
     beyond = tf.where(indices < 0, tf.cast(depth, tf.int64), indices)
     return tf.one_hot(beyond, depth, on, off, operation.attributes["axis"].i)
+
+
+def one_row(operation: Operation, rows: Tensor, where: Tensor, row: Tensor) -> Tensor | None:
+    """Spell a TensorScatterUpdate of one row of the only sample as what copies once: TFLite's DYNAMIC_UPDATE_SLICE."""
+    if where.shape != (1, 2) or rows.shape[0] != 1:
+        return None
+    start = tf.concat([where[0], tf.zeros([rows.shape.rank - 2], where.dtype)], axis=0)
+    return xla.dynamic_update_slice(rows, tf.expand_dims(row, 1), start)
 
 
 def whole_product(operation: Operation, product: Tensor, shape: Tensor) -> Tensor | None:

@@ -11,6 +11,7 @@ from signatures.contract import state_output
 from signatures.ports import Port
 
 from .recurrence import port_dtype
+from .ring import Ring
 from .window import Clock, Past, State, Wait
 
 Tensor = Any
@@ -79,6 +80,7 @@ class Memory:
                 "state",
                 ("batch", *state.shape),
                 port_dtype(state.dtype),
+                state.below,
                 initial=state.initial,
             )
             for short, state in self.form.states.items()
@@ -120,8 +122,8 @@ class Memories:
         """Time steps after which nothing is left of a stream's start in what is remembered of rows, nor a delay."""
         reach = [self.gated, *(math.ceil(clock.delay * clock.rate) for clock in self.outputs if clock)]
         for call in self.calls:
-            if isinstance(call.form, (Past, Wait)):
-                kept = max((state.shape[0] for state in call.form.states.values()), default=0)
+            if isinstance(call.form, (Past, Ring, Wait)):
+                kept = max((state.shape[0] for state in call.form.states.values() if state.shape), default=0)
                 reach += [math.ceil((kept + clock.delay) * clock.rate) for clock in call.clocks if clock]
         return max(reach)
 

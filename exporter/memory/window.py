@@ -84,11 +84,13 @@ class State:
         shape: Without the batch axis.
         dtype: NumPy name.
         initial: What it holds at a stream's start.
+        below: For integers, its values are in [0, below).
     """
 
     shape: tuple[int, ...]
     dtype: str
     initial: float = 0.0
+    below: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from signatures.errors import UnsupportedModel
 
 from ..memory.fold import folded
 from ..memory.form import Form, Memories, Memory
+from ..memory.recurrence import port_dtype
+from ..memory.ring import LONG, Ring
 from ..memory.window import Clock, Past, Wait, Window
 from .function import Axis, Model
 from .law import exactly
@@ -167,7 +169,9 @@ class Walk:
         padded = None
         if found_by_options(entry.target, len(shapes[0])) and only_rows_padded(entry.target):
             padded = entry.target
-        return after, Past(found.window, clocks[0], shapes[0], dtypes[0], padded, found.cropped)
+        past = Past(found.window, clocks[0], shapes[0], dtypes[0], padded, found.cropped)
+        size = past.keep * math.prod(shapes[0]) * np.dtype(port_dtype(dtypes[0])).itemsize
+        return after, Ring(past) if size >= LONG and type(padded) is keras.layers.Conv1D else past
 
     def _whole(self, entry: Watched, timed: list[tuple[Any, Row]], found: Found) -> tuple[Clock | None, Form | None]:
         """Let pass what gives the last row alone; refuse what looks at all."""

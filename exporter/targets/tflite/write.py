@@ -38,6 +38,7 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Sigmoid": spelling.sigmoid,
     "Softplus": spelling.softplus,
     "Sqrt": spelling.root_of_squares,
+    "TensorScatterUpdate": spelling.one_row,
 }
 """What the converter makes something else of, or the kernel gets wrong: see Writer."""
 
