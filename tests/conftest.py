@@ -3,6 +3,7 @@
 import gc
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -11,6 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 gc.set_threshold(200_000, 20, 100)  # graphs live on: to look through them again and again takes a tenth of the time
+
+SHARED = ("exported", "made")
+"""Fixtures that export for several tests."""
 
 CASE_OF = ("name", "case")
 """Parameters of tests that name a golden case."""
@@ -29,12 +33,14 @@ TARGETS_OF = {"narrow": ("onnx", "savedmodel"), "wide": ("onnx", "savedmodel")}
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Let one worker run all tests of a golden case, or of a module that names none: what they share is made once."""
+    """Let one worker run all tests of a golden case, of the example, or of a module: what they share is made once."""
     here = Path(__file__).parent
     for item in items:
         if any(item.path.is_relative_to(here / place) for place in FAST):
             item.add_marker(pytest.mark.fast)
-        if "exported" in item.fixturenames:
+        if "example" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("example"))
+        elif not {*SHARED}.isdisjoint(item.fixturenames):
             given = item.callspec.params if hasattr(item, "callspec") else {}
             cases = (given[name] for name in CASE_OF if (ROOT / "golden" / str(given.get(name))).is_dir())
             item.add_marker(pytest.mark.xdist_group(next(cases, item.path.stem)))
@@ -44,6 +50,16 @@ def pytest_collection_modifyitems(items):
 def golden_folder():
     """The folder of golden cases."""
     return ROOT / "golden"
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory):
+    """Return the artifacts of the model of examples/, target -> Artifact, exported and checked once, beside it."""
+    from exporter import export
+
+    folder = tmp_path_factory.mktemp("example")
+    shutil.copyfile(ROOT / "examples" / "japanese_vowels" / "model.keras", folder / "model.keras")
+    return {artifact.target: artifact for artifact in export(folder / "model.keras", "all", folder)}
 
 
 @pytest.fixture(scope="session")

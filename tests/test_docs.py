@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -107,21 +106,12 @@ def test_every_page_is_in_the_table_of_contents():
     assert listed | {"index"} == {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in DOCS}
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory):
-    """The model of the examples and its artifacts, in one folder."""
-    folder = tmp_path_factory.mktemp("docs")
-    shutil.copyfile(ROOT / "examples" / "japanese_vowels" / "model.keras", folder / "model.keras")
-    exporter.export(folder / "model.keras", "all", folder, check=False)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("page", "given", "code"), BLOCKS, ids=[f"{name} {k}" for k, (name, _, _) in enumerate(BLOCKS)]
 )
-def test_python_runs(page, given, code, artifacts, tmp_path, monkeypatch, capsys):
+def test_python_runs(page, given, code, example, tmp_path, monkeypatch, capsys):
     """What a block is given is told beside it: files, and arrays with their shapes."""
-    names = {}
+    names, folder = {}, example["onnx"].path.parent
     files = {"model.keras"}
     for name, shape in re.findall(r"([\w.]+)(?: \[([\d, ]+)\])?", given):
         if shape:
@@ -130,14 +120,14 @@ def test_python_runs(page, given, code, artifacts, tmp_path, monkeypatch, capsys
         else:
             files |= {name, *(["model.contract.json"] if name == "model.tflite" else [])}
     for name in files:
-        (tmp_path / name).symlink_to(artifacts / name)
+        (tmp_path / name).symlink_to(folder / name)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), names)
     printed = capsys.readouterr().out
     checked = 0
     if "outputs" in names or "speaker" in names:
         found = names["speaker"] if "speaker" in names else names["outputs"]["speaker"]
-        whole = signatures.open(artifacts / "model.onnx").stream().push(names["frames"].reshape(1, -1, 12))
+        whole = signatures.open(example["onnx"].path).stream().push(names["frames"].reshape(1, -1, 12))
         np.testing.assert_allclose(np.asarray(found), whole["speaker"], atol=1e-5)
         checked += 1
     if "print" in code:
@@ -173,9 +163,9 @@ def test_the_error_in_the_readme_is_the_converters():
     assert all(part in str(raised.value) for part in parts)
 
 
-def test_the_language_examples_name_the_contracts_ports(artifacts):
+def test_the_language_examples_name_the_contracts_ports(example):
     """The carries spelled out for C++, Kotlin and Swift are the real model's."""
-    step = signatures.read_contract(artifacts / "model.onnx").signatures["step"]
+    step = signatures.read_contract(example["onnx"].path).signatures["step"]
     carries = {(carry.output, carry.input) for carry in step.carries}
     phone = PAGES["docs/how-to/phone.md"]
     cpp = PAGES["docs/how-to/cpp.md"].split("```cpp")[1].split("```")[0]

@@ -107,12 +107,17 @@ def test_the_declared_batch_is_the_artifacts(made, tmp_path):
         export(model, "tflite", f"{tmp_path}/", batch=3)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_lengths_stop_every_row_of_a_sample(made, target, tmp_path):
-    """Against the sample alone, cut at its length."""
+@pytest.fixture(scope="module")
+def with_lengths(made, tmp_path_factory):
     model, _ = made("band after band")
-    [artifact] = export(model, target, f"{tmp_path}/", lengths=True, batch="any")
-    runner = signatures.open(artifact.path)
+    artifacts = export(model, "all", tmp_path_factory.mktemp("lengths"), lengths=True, batch="any")
+    return {artifact.target: artifact for artifact in artifacts}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_lengths_stop_every_row_of_a_sample(with_lengths, target):
+    """Against the sample alone, cut at its length."""
+    runner = signatures.open(with_lengths[target].path)
     sequence = runner.contract.signatures["sequence"]
     x = np.random.default_rng(2).standard_normal((3, 7, 4, 3)).astype(np.float32)
     lengths = np.array([7, 3, 5], np.int32)

@@ -20,14 +20,6 @@ def demo():
 
 
 @pytest.fixture(scope="module")
-def artifacts(tmp_path_factory):
-    from exporter import export
-
-    made = export(EXAMPLE / "model.keras", "all", tmp_path_factory.mktemp("demo"))
-    return {artifact.target: artifact for artifact in made}
-
-
-@pytest.fixture(scope="module")
 def golden(demo):
     frames, speaker = demo.recordings()
     return frames, speaker, demo.keras_predictions(frames)
@@ -41,17 +33,17 @@ def test_keras_itself_is_right_often_enough(golden):
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx", "savedmodel"])
-def test_every_prediction_agrees(target, demo, artifacts, golden):
+def test_every_prediction_agrees(target, demo, example, golden):
     frames, _, predicted = golden
-    found = demo.predictions(signatures.open(artifacts[target].path), frames)
+    found = demo.predictions(signatures.open(example[target].path), frames)
     np.testing.assert_array_equal(found.argmax(1), predicted.argmax(1))
     np.testing.assert_allclose(found, predicted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx", "savedmodel"])
-def test_streaming_ends_at_the_same_prediction(target, demo, artifacts, golden):
+def test_streaming_ends_at_the_same_prediction(target, demo, example, golden):
     frames, _, predicted = golden
-    runner = signatures.open(artifacts[target].path)
+    runner = signatures.open(example[target].path)
     for k in (0, 100, 369):
         np.testing.assert_allclose(demo.streamed(runner, frames[k])[-1], predicted[k], atol=1e-5, rtol=1e-5)
 

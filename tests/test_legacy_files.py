@@ -40,6 +40,7 @@ import tf_keras
 
 for file in sorted(pathlib.Path(sys.argv[1]).glob("*.h5")):
     model = tf_keras.models.load_model(file, compile=False)
+    model.run_eagerly = True  # a graph that runs once costs more than it saves
     model.reset_states()
     with np.load(file.with_suffix(".npz")) as data:
         inputs, expected = ([data[key] for key in sorted(data.files) if key[0] == letter] for letter in "xy")

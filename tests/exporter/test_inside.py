@@ -14,7 +14,11 @@ from signatures.errors import UnsupportedModel
 EXPORTER = Path(inside.__file__).parent
 OTHERS = {
     "_exit": "os",
+    "_convert_common": "tf2onnx",
     "_func_map": "tf2onnx",
+    "_g": "tf2onnx",
+    "_nodes_has_single_consumer_node": "tf2onnx",
+    "_optimize": "tf2onnx",
     "_create_op_internal": "TensorFlow",
 }
 """Private names of other libraries."""

@@ -22,7 +22,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-from tf2onnx.optimizer import back_to_back_optimizer
+from tf2onnx.optimizer import back_to_back_optimizer, optimizer_base, transpose_optimizer
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel, one_line
@@ -77,18 +77,14 @@ def write(traced: Traced, contract: Contract, path: Path) -> Contract:
     signature = next(iter(contract.signatures.values()))
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs and goes on; the result is read back below
 
-    handlers = {PLACEHOLDER: native, **HANDLERS}
+    handlers: dict[str, Any] = {op: (handler, []) for op, handler in {PLACEHOLDER: native, **HANDLERS}.items()}
     with _refusing(), _optimizing():
-        held = _holding_nothing(function)
-        model, _ = tf2onnx.convert.from_function(
-            held,
-            held.input_signature,
-            opset=OPSET,
-            custom_op_handlers={op: (handler, []) for op, handler in handlers.items()},
+        definition, names = _frozen(function)
+        model, _ = tf2onnx.convert._convert_common(
+            definition, opset=OPSET, custom_op_handlers=handlers, continue_on_error=True, **names
         )
-    nodes = _nodes(model.graph)
-    unknown = sorted({node.op_type for node in nodes if not onnx.defs.has(node.op_type, OPSET, node.domain)})
-    if unknown:
+    kinds = sorted({(node.op_type, node.domain) for node in _nodes(model.graph)})
+    if unknown := [kind for kind, domain in kinds if not onnx.defs.has(kind, OPSET, domain)]:
         raise _unsupported(f"ONNX has no form for an operation of the model: {', '.join(unknown)}")
     join_halves(model.graph)
     Fuser(model.graph).fuse()
@@ -117,36 +113,27 @@ def _refusing() -> Iterator[None]:
         raise _unsupported(f"tf2onnx can't write an operation of the model ({one_line(error)})") from error
 
 
-def _holding_nothing(concrete: Any) -> Any:
-    """Return a tf.function with what a ConcreteFunction holds as constants: tf2onnx takes held tensors for inputs.
+def _frozen(concrete: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a ConcreteFunction as a GraphDef, with what it holds as constants, and how tf2onnx is to name its ports.
 
-    Variables it would freeze itself; a held tensor is one that a layer keeps, as Normalization does its mean. Nor does
-    it look into functions that TensorFlow compiles, as Keras has it do with a convolution in groups.
+    tf2onnx's own way there takes held tensors for inputs, such as the mean that Normalization keeps.
     """
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False, aggressive_inlining=True)
-    definition = _without_compiled(frozen.graph.as_graph_def())
+    definition = _without_compiled(frozen.graph.as_graph_def(add_shapes=True))
     inputs, outputs = ([tensor.name for tensor in side] for side in (frozen.inputs, frozen.outputs))
-
-    def ports(*tensors: Any) -> Any:
-        given = dict(zip(inputs, tensors, strict=True))
-        found = tf.graph_util.import_graph_def(definition, given, outputs, name="")
-        return tf.nest.pack_sequence_as(concrete.structured_outputs, found)
-
-    return tf.function(ports, input_signature=concrete.structured_input_signature[0], autograph=False)
+    ports = [*(spec.name for spec in concrete.structured_input_signature[0]), *sorted(concrete.structured_outputs)]
+    renamed = dict(zip([*inputs, *outputs], ports, strict=True))
+    names = {"input_names": inputs, "output_names": outputs, "tensors_to_rename": renamed}
+    with tf.Graph().as_default():
+        return tf2onnx.tf_loader.tf_optimize(inputs, outputs, definition), names
 
 
 def _without_compiled(definition: Any) -> Any:
-    """Change a GraphDef's functions that TensorFlow compiles as a whole to ones it may take apart; return it."""
+    """Let a GraphDef's functions be taken apart that TensorFlow compiles as a whole, as Keras has it do; return it."""
     functions = definition.library.function
-    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
-    for holder in (*nodes, *functions):
+    for holder in (*definition.node, *functions, *(node for function in functions for node in function.node_def)):
         for attribute in ("_noinline", "_XlaMustCompile"):
             holder.attr.pop(attribute, None)
-    for attribute in (attribute for node in nodes for attribute in node.attr.values()):
-        for called in (*attribute.list.func, *([attribute.func] if attribute.HasField("func") else [])):
-            called.name += "_apart"
-    for function in functions:
-        function.signature.name += "_apart"  # TensorFlow has one function of a name
     return definition
 
 
@@ -154,22 +141,36 @@ def _without_compiled(definition: Any) -> Any:
 def _optimizing() -> Iterator[None]:
     """Have tf2onnx optimize a graph as it should.
 
-    It would make one cast of two: what the first one rounds or cuts off would come back. And it would copy the graph
-    before each of its passes, in case one fails, which takes longer than they do; it does so only if one has failed.
+    It would make one cast of two: what the first one rounds or cuts off would come back. It would move away a transpose
+    that gives an output, and fail. And it would copy the graph before each of its passes, in case one fails, and write
+    and count its nodes after each, which takes longer than they do; it does so only if one has failed.
     """
 
     def optimize(graph: Any, catch_errors: bool, optimizers: Any) -> Any:
         try:
-            return optimize_graph(copy.deepcopy(graph), False, optimizers)
+            with replaced(optimizer_base.GraphOptimizerBase, {"optimize": quickly}):
+                return optimize_graph(copy.deepcopy(graph), False, optimizers)
         except Exception:  # noqa: BLE001 - whatever its own code raises
             return optimize_graph(graph, True, optimizers)
 
+    def quickly(optimizer: Any, graph: Any, iteration: int) -> Any:
+        optimizer.opt_iteration = iteration
+        graph = optimizer._optimize(graph)
+        graph.delete_unused_nodes(graph.outputs)
+        return graph
+
+    def read_once(optimizer: Any, nodes: Sequence[Any]) -> bool:
+        given = any(name in optimizer._g.outputs for node in nodes for name in node.output)
+        return not given and has_one_reader(optimizer, nodes)
+
     with LOCK:  # what is replaced is every thread's
         optimize_graph, pairs = tf2onnx.optimizer.optimize_graph, dict(back_to_back_optimizer._func_map)
+        has_one_reader = transpose_optimizer.TransposeOptimizer._nodes_has_single_consumer_node
         del pairs[("Cast",)]
         with (
             replaced(tf2onnx.optimizer, {"optimize_graph": optimize}),
             replaced(back_to_back_optimizer, {"_func_map": pairs}),
+            replaced(transpose_optimizer.TransposeOptimizer, {has_one_reader.__name__: read_once}),
         ):
             yield
 

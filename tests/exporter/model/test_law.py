@@ -6,11 +6,17 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
+from exporter.lower.eager import InOnePiece
 from exporter.model import reach
 from exporter.model.function import Model
 from exporter.model.survey import survey
 
 F = 3
+
+
+def surveyed(model):
+    """Run a Keras model as an export does; return what that shows."""
+    return survey(Model(model, InOnePiece()))
 
 
 def sequential(*stack, total=None):
@@ -47,7 +53,7 @@ STEPPABLE = {
 
 @pytest.mark.parametrize("kind", STEPPABLE)
 def test_a_model_whose_layers_treat_each_time_step_alone_can_be_stepped(scramble, kind):
-    assert survey(Model(scramble(STEPPABLE[kind]()))).no_step is None
+    assert surveyed(scramble(STEPPABLE[kind]())).no_step is None
 
 
 def cumulative():
@@ -110,7 +116,7 @@ BREAKING = {
 @pytest.mark.parametrize("kind", BREAKING)
 def test_the_layer_that_mixes_time_steps_is_named(scramble, kind):
     build, named = BREAKING[kind]
-    reason = survey(Model(scramble(build()))).no_step
+    reason = surveyed(scramble(build())).no_step
     assert named in reason
     assert reason.startswith("Layer ")
     assert reason.endswith(".")
@@ -118,7 +124,7 @@ def test_the_layer_that_mixes_time_steps_is_named(scramble, kind):
 
 @pytest.mark.parametrize(("build", "named"), [(cumulative, "'cumsum'"), (reversed_between, "'flip'")])
 def test_the_operation_that_mixes_time_steps_is_named_not_the_layer_after_it(scramble, build, named):
-    reason = survey(Model(scramble(build()))).no_step
+    reason = surveyed(scramble(build())).no_step
     assert named in reason
     assert "'lstm'" not in reason
     assert "'high'" not in reason
@@ -131,11 +137,11 @@ def test_a_layer_behind_an_operation_of_a_subclassed_model_is_not_blamed(scrambl
 
     model = Before()
     model(tf.zeros([1, 2, F]))
-    assert "Layer 'lstm' doesn't" not in survey(Model(scramble(model))).no_step
+    assert "Layer 'lstm' doesn't" not in surveyed(scramble(model)).no_step
 
 
 def test_an_operation_that_is_no_layer_is_told_as_one(scramble):
-    reason = survey(Model(scramble(flipped()))).no_step
+    reason = surveyed(scramble(flipped())).no_step
     assert reason == "An operation between the model's layers doesn't treat each time step alone."
 
 
@@ -148,7 +154,7 @@ def test_a_layer_that_keeps_a_state_of_its_own_is_named(scramble):
             self.seen.assign_add(1.0)
             return x * self.seen
 
-    reason = survey(Model(sequential(Counter(name="counter"), lstm()))).no_step
+    reason = surveyed(sequential(Counter(name="counter"), lstm())).no_step
     assert "'counter'" in reason
 
 
@@ -185,17 +191,17 @@ FAR = {
 @pytest.mark.parametrize("kind", FAR)
 def test_what_looks_far_back_is_found_and_named(scramble, kind):
     build, named = FAR[kind]
-    found = survey(Model(scramble(build())))
+    found = surveyed(scramble(build()))
     assert f"'{named}" in found.no_step
     assert found.no_step.endswith("doesn't treat each time step alone.")
     assert found.proven == 0
 
 
 def test_how_far_back_was_looked_follows_from_the_model(scramble):
-    plain = survey(Model(scramble(sequential(lstm()))))
+    plain = surveyed(scramble(sequential(lstm())))
     assert (plain.no_step, plain.proven) == (None, 2000)
     padded = of(lambda y, x: ops.pad(y, [[0, 0], [3000, 0], [0, 0]])[:, 3000:])
-    found = survey(Model(scramble(padded)))
+    found = surveyed(scramble(padded))
     assert found.no_step is None
     assert found.proven >= 3000
 
@@ -203,7 +209,7 @@ def test_how_far_back_was_looked_follows_from_the_model(scramble):
 def test_what_is_too_far_to_be_tried_is_not_promised(scramble, monkeypatch):
     monkeypatch.setattr(reach, "MOST", 4000)
     far = sequential(lstm(), layers.Conv1D(2, 2, padding="causal", dilation_rate=9000))
-    assert "name 18000 time steps; at most 4000 can be tried" in survey(Model(scramble(far))).no_step
+    assert "name 18000 time steps; at most 4000 can be tried" in surveyed(scramble(far)).no_step
 
 
 def test_recurrent_layers_that_amplify_rounding_can_be_stepped():
@@ -211,7 +217,7 @@ def test_recurrent_layers_that_amplify_rounding_can_be_stepped():
     wild = sequential(layers.Dense(8), layers.SimpleRNN(16, return_sequences=True), layers.Dense(4))
     rng = np.random.default_rng(0)
     wild.set_weights([40 * rng.standard_normal(w.shape) / np.sqrt(w.shape[0]) for w in wild.get_weights()])
-    assert survey(Model(wild)).no_step is None
+    assert surveyed(wild).no_step is None
 
 
 def attending(memory_first=False):
@@ -224,7 +230,7 @@ def attending(memory_first=False):
 
 @pytest.mark.parametrize("memory_first", [False, True])
 def test_a_memory_is_taken_whole_by_every_step(scramble, memory_first):
-    found = survey(Model(scramble(attending(memory_first))))
+    found = surveyed(scramble(attending(memory_first)))
     assert found.no_step is None
     ports = {port.name: (port.shape, port.time_axis) for port in (*found.inputs, *found.outputs)}
     assert ports == {
@@ -241,7 +247,7 @@ def test_two_memories_and_two_sequences_of_equal_length(scramble):
     memory, valid = Input((None, 4), name="memory"), Input((None, 1), name="valid")
     y = lstm()(layers.Concatenate()([words, more]))
     attended = layers.Attention()([y, layers.Multiply()([memory, valid])])
-    found = survey(Model(scramble(keras.Model([words, more, memory, valid], attended))))
+    found = surveyed(scramble(keras.Model([words, more, memory, valid], attended)))
     assert found.no_step is None
     dims = [port.shape[1] for port in found.inputs]
     assert dims == ["time", "time", "time_memory", "time_memory"]
@@ -249,13 +255,13 @@ def test_two_memories_and_two_sequences_of_equal_length(scramble):
 
 def test_flattening_a_fixed_time_takes_exactly_that_time(scramble):
     model = sequential(lstm(), layers.Flatten(), layers.Dense(2), total=9)
-    assert "exactly 9 time steps" in survey(Model(scramble(model))).no_step
+    assert "exactly 9 time steps" in surveyed(scramble(model)).no_step
 
 
 def test_a_decoder_that_starts_from_its_encoder_is_named(scramble):
     x = Input((None, F))
     _, h, c = layers.LSTM(4, return_state=True, name="encoder")(x)
     model = keras.Model(x, lstm("decoder")(x, initial_state=[h, c]))
-    reason = survey(Model(scramble(model))).no_step
+    reason = surveyed(scramble(model)).no_step
     assert "'decoder'" in reason
     assert "initial state" in reason

@@ -6,6 +6,7 @@ import tensorflow as tf
 from custom import Around
 from keras import Input, layers, ops
 
+from exporter.lower.eager import InOnePiece
 from exporter.model.function import Model
 from exporter.model.survey import survey
 from signatures.errors import UnsupportedModel
@@ -13,8 +14,13 @@ from signatures.errors import UnsupportedModel
 F = 3
 
 
+def shown(model):
+    """Run a Keras model as an export does; return what that shows."""
+    return survey(Model(model, InOnePiece()))
+
+
 def surveyed(scramble, inputs, outputs):
-    return survey(Model(scramble(keras.Model(inputs, outputs))))
+    return shown(scramble(keras.Model(inputs, outputs)))
 
 
 def lstm(x, name="lstm", units=4, **options):
@@ -217,14 +223,14 @@ def test_rows_that_mix_samples_are_refused():
         x
     )
     with pytest.raises(UnsupportedModel, match="layer 'lstm' has rows that mix the samples"):
-        survey(Model(keras.Model(x, {"h": lstm(mixed), "x": Around(lambda y: y[..., 0])(x)})))
+        shown(keras.Model(x, {"h": lstm(mixed), "x": Around(lambda y: y[..., 0])(x)}))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_declared_batch_is_what_the_model_always_gets(scramble, batch):
     x = Input(batch_shape=(batch, None, F), name="x")
     y = lstm(x, return_sequences=True, initial_state=[ops.zeros((batch, 4)), ops.ones((batch, 4))])
-    model = Model(scramble(keras.Model(x, layers.Dense(3, name="y")(ops.reshape(y, (batch, -1, 2, 2))))))
+    model = Model(scramble(keras.Model(x, layers.Dense(3, name="y")(ops.reshape(y, (batch, -1, 2, 2))))), InOnePiece())
     assert model.batch == batch
     assert shapes(survey(model).outputs) == {"y": ("batch", "time", 2, 3)}
 
@@ -239,7 +245,7 @@ def test_an_open_feature_axis_is_refused_by_input_and_shape():
     x = Input((None, None, 2), name="image")
     y = layers.TimeDistributed(layers.GlobalAveragePooling1D())(x)
     with pytest.raises(UnsupportedModel, match=r"input 'image' has shape \[None, None, None, 2\]"):
-        survey(Model(keras.Model(x, lstm(y))))
+        shown(keras.Model(x, lstm(y)))
 
 
 def test_a_model_without_a_time_axis_runs_on_something_of_a_fixed_size(scramble):
@@ -261,7 +267,7 @@ def test_a_model_that_cannot_run_is_refused_with_keras_reason():
 
     x = Input((None, F))
     with pytest.raises(UnsupportedModel, match="'picky' can't be run on random data .*the moon is wrong"):
-        survey(Model(keras.Model(x, lstm(Picky()(x)), name="picky")))
+        shown(keras.Model(x, lstm(Picky()(x)), name="picky"))
 
 
 def test_a_recurrent_layer_that_is_never_called_is_no_state():
@@ -281,4 +287,4 @@ def test_a_recurrent_layer_that_is_never_called_is_no_state():
     model = Idle()
     model(ops.ones((1, 2, F)))
     with pytest.raises(UnsupportedModel, match="'idle' has recurrent layers but doesn't call them"):
-        survey(Model(model))
+        shown(model)

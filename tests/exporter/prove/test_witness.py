@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import Input, layers, ops
 
+from exporter.lower.eager import InOnePiece
 from exporter.memory.recurrence import reorder
 from exporter.model.boundary import contract
 from exporter.model.function import Model
@@ -22,7 +23,7 @@ F, U = 3, 4
 
 
 def opened(keras_model, **options):
-    model = Model(keras_model)
+    model = Model(keras_model, InOnePiece())
     found = survey(model)
     return model, found, contract(found, {"name": "m", "sha256": None}, {"keras": "3"}, **options)
 

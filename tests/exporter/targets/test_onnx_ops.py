@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+import tf2onnx
 from keras import layers
 from onnx import TensorProto, helper
 
@@ -105,3 +106,20 @@ def test_a_where_of_booleans_runs(tmp_path):
     model = keras.Model(x, layers.LSTM(U, return_sequences=True)(keras.ops.cast(on, "float32")))
     [artifact] = export(model, "onnx", tmp_path / "model.onnx")
     assert artifact.parity.ok
+
+
+@pytest.mark.parametrize("merge", ["sum", "mul"])
+def test_no_pass_fails_on_a_transpose_that_gives_an_output(merge, tmp_path, monkeypatch):
+    """Sequences that are a port and go into an operation; all passes would start again, slowly."""
+    optimize, started = tf2onnx.optimizer.optimize_graph, []
+
+    def counted(graph, catching, passes):
+        started.append(catching)
+        return optimize(graph, catching, passes)
+
+    monkeypatch.setattr(tf2onnx.optimizer, "optimize_graph", counted)
+    both = layers.Bidirectional(layers.SimpleRNN(U, return_sequences=True), merge_mode=merge)
+    model = keras.Sequential([keras.Input((None, F)), both, layers.Conv1D(2, 2, padding="causal")])
+    [artifact] = export(model, "onnx", tmp_path / "model.onnx")
+    assert artifact.parity.ok
+    assert started == [False]
