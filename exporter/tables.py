@@ -243,11 +243,11 @@ def print_facts(facts: Facts) -> None:
     if back := facts["proven"].get("time_steps"):
         stepped += f"; nothing but the states looks back at earlier inputs, as far as {back} time steps"
     _say(console, f"Can be run step by step: {stepped}")
-    for name, signature in list(facts["signatures"].items())[:1]:
-        if signature["every"] > 1:
-            _say(console, f"A call takes a multiple of {signature['every']} time steps.")
-        for output, steps in signature["late"].items():
-            _say(console, f"{output} comes {steps:g} time steps after what Keras gives it for.")
+    for told in [*facts["signatures"].values()][:1]:
+        if told["every"] > 1:
+            _say(console, f"A call takes a multiple of {told['every']} time steps.")
+        for output, steps in told["late"].items():
+            _say(console, f"{output} comes {steps:g} time steps late.")
     for name, signature in facts["signatures"].items():
         table = _table(name, "port", "role", "shape", "type", "carried to")
         for side in ("inputs", "outputs"):

@@ -106,6 +106,18 @@ def test_every_page_is_in_the_table_of_contents():
     assert listed | {"index"} == {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in DOCS}
 
 
+def streaming_model(name, folder):
+    """Write one of the models that the page on streams is about."""
+    from keras import Input, Model, layers
+
+    x = Input((None, 6), name="x")
+    if name == "strided.tflite":
+        y = layers.GRU(4, return_sequences=True, name="y")(layers.Conv1D(5, 3, strides=2, padding="causal")(x))
+    else:
+        y = layers.Conv1D(4, 5, padding="same", name="y")(x)
+    exporter.export(Model(x, y), "tflite", folder / name, check=False, lookahead=name == "late.tflite")
+
+
 @pytest.mark.parametrize(
     ("page", "given", "code"), BLOCKS, ids=[f"{name} {k}" for k, (name, _, _) in enumerate(BLOCKS)]
 )
@@ -119,12 +131,20 @@ def test_python_runs(page, given, code, example, tmp_path, monkeypatch, capsys):
             names[name] = drawn.astype(np.float32)
         else:
             files |= {name, *(["model.contract.json"] if name == "model.tflite" else [])}
-    for name in files:
+    for name in files & {"strided.tflite", "late.tflite"}:
+        streaming_model(name, tmp_path)
+    for name in files - {"strided.tflite", "late.tflite"}:
         (tmp_path / name).symlink_to(folder / name)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), names)
     printed = capsys.readouterr().out
     checked = 0
+    if "rows" in names:
+        assert [rows.shape[1] for rows in names["rows"]] == [98, 2]
+        return
+    if "samples" in names:
+        assert names["outputs"]["y"].shape[1] == 40
+        return
     if "outputs" in names or "speaker" in names:
         found = names["speaker"] if "speaker" in names else names["outputs"]["speaker"]
         whole = signatures.open(example["onnx"].path).stream().push(names["frames"].reshape(1, -1, 12))

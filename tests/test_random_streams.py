@@ -37,12 +37,13 @@ CONVOLUTIONS = {
 def convolutions(draw):
     """Draw a convolution over time, strided or dilated or neither."""
     kind, padding = draw(st.sampled_from(list(CONVOLUTIONS))), draw(st.sampled_from(["causal", "valid", "same"]))
-    dilation = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    kernel, dilation = draw(st.integers(1, 5)), draw(st.sampled_from([1, 1, 1, 2, 3]))
+    dilation = 1 if kernel == 1 else dilation
     return {
         "is": "convolution",
         "kind": kind,
         "padding": "valid" if (kind, padding) == ("depthwise", "causal") else padding,
-        "kernel": draw(st.integers(1, 5)),
+        "kernel": kernel,
         "dilation": dilation,
         "stride": draw(st.sampled_from([1, 1, 2, 3])) if dilation == 1 else 1,
         "activation": draw(st.sampled_from(["relu", "tanh", None])),

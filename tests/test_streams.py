@@ -164,7 +164,7 @@ def final_row_ahead():
 
 REFUSED = {
     "the future": (looking_ahead, False, r"needs time steps of the future \(layer 'c1': 2, layer 'c2': 1\)"),
-    "all of a recording": (over_all, True, "'subtract' joins each time step with what is made of all of them"),
+    "all of a recording": (over_all, True, "'subtract\\w*' joins each time step with what is made of all of them"),
     "attention": (attention, True, "'mha' looks at all time steps"),
     "different rates": (rates, True, "'sum' joins tensors whose rows come at different rates"),
     "padding before a recurrence": (padded, True, "'gru' sees 2 rows of padding before the first time step"),

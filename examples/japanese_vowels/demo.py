@@ -167,7 +167,7 @@ def main() -> int:
         )
         frames, speaker = recordings()
         agree = report(console, artifacts, frames, speaker)
-        console.print("\nA second model, causal convolutions and a GRU, names the speaker at every frame as it comes:\n")
+        console.print("\nA second model, causal convolutions and a GRU, names the speaker at every frame:\n")
         return 0 if frame_by_frame(console, streaming, frames) and agree else 1
 
 

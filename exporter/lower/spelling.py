@@ -154,6 +154,17 @@ def bitwise_and(operation: Operation, bits: Tensor, mask: Tensor) -> Tensor | No
     return tf.where(_signed(made.inputs[0]), tf.constant(least, bits.dtype), tf.zeros([], bits.dtype))
 
 
+def depthwise(operation: Operation, x: Tensor, kernel: Tensor) -> Tensor | None:
+    """Spell DepthwiseConv2dNative of a tensor whose channels TFLite's converter may have lost, as after a loop."""
+    known = x.shape.as_list() if x.shape.rank else []
+    if known.count(None) != 1 or known[-1] is None:
+        return None
+    options = {name: [int(n) for n in operation.attributes[name].list.i] for name in ("strides", "dilations")}
+    x = tf.reshape(x, [-1 if size is None else size for size in known])
+    padding = operation.attributes["padding"].s.decode()
+    return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, padding=padding, **options)
+
+
 def expm1(operation: Operation, x: Tensor) -> Tensor:
     """Spell Expm1 as tanh(x / 2) (exp(x) + 1), which is as exact near 0."""
     return tf.tanh(x / 2) * (tf.exp(x) + 1)

@@ -2,8 +2,8 @@
 
     row m of the stream lies at place m mod n         n rows are kept, `at` is where the next one goes
 
-A step of a dilated convolution looks at a few rows of it, and copies it once; one after the other, as in window.py, they
-would be copied twice more. That pays for pasts beyond LONG bytes.
+A step of a dilated convolution looks at a few rows of it and copies it once; in a row, as in window.py, it would be
+copied twice more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,9 +74,7 @@ class Ring:
 def _turned(rows: Tensor, start: Tensor, places: Array, n: int) -> Tensor:
     """Return rows [B, n, ...] at start [B] + places, around the end."""
     where = (tf.expand_dims(start, 1) + tf.constant(places, tf.int32)) % n
-    if rows.shape[0] == 1:
-        found = tf.gather(rows, where[0], axis=1)
-    else:
-        found = tf.gather(rows, where, axis=1, batch_dims=1)
+    one = rows.shape[0] == 1
+    found = tf.gather(rows, where[0], axis=1) if one else tf.gather(rows, where, axis=1, batch_dims=1)
     found.set_shape([rows.shape[0], len(places), *rows.shape[2:]])
     return found

@@ -10,7 +10,8 @@ from ..memory.form import NOTHING
 from . import clocks
 from .function import Model
 from .remember import blocks_of
-from .survey import WHOLE, Survey, survey
+from .survey import Survey, survey
+from .trials import WHOLE
 
 
 def surveyed(model: Model, lookahead: bool = False) -> Survey:

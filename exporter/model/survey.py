@@ -9,7 +9,7 @@ Inputs that must be equally long share a clock, one named dimension. A clock tha
 time steps of a call. What has another one is a memory, such as what an attention looks into: every call takes it whole.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import zip_longest
@@ -19,39 +19,23 @@ import numpy as np
 import tensorflow as tf
 
 from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
-from signatures.errors import UnsupportedModel, one_line
+from signatures.errors import UnsupportedModel
 from signatures.ports import TIME, Dim, Port
 
 from .. import inside
 from ..memory.form import NOTHING, Memories
 from ..memory.recurrence import Recurrence, port_dtype
 from ..memory.window import Clock
-from . import law, reach, swap
+from . import law, reach
 from .function import Axis, Model, recurrent_ports
 from .swap import Call
-
-WHOLE = (240, 720)
-"""Multiples of many numbers, for a model that takes multiples of one."""
-
-TRIALS = ((5, 37), (24, 101), (128, 301), (512, 1025))
-"""Pairs of T to run a model with: the first pair it takes tells which axes change with T.
-
-They lie far apart, so that a pooling by a few steps doesn't make them one.
-"""
-
-ROWS = (3, 2, 2)
-"""Samples of the three runs, where the model doesn't declare how many."""
+from .trials import Axes, Trial, declared, run_trials, time_axes
 
 AFTER = 9
 """Time steps after those of which the state is carried: each of them may look back at an earlier one."""
 
 SINGLE = 30
 """Time steps that are run one by one, at most."""
-
-FEW = 4
-"""Inputs up to which every way is tried in which some of them may share a clock: 15 ways."""
-
-Axes = Sequence[Axis]
 
 
 @dataclass(frozen=True)
@@ -133,23 +117,6 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One eager run of the model.
-
-    Attributes:
-        sizes: Time axis of an input -> how many steps it had.
-        rows: How many samples.
-        numbers: How many numbers all its layers gave for one time step of one sample, about.
-    """
-
-    sizes: Mapping[Axis, int]
-    rows: int
-    outputs: list[tuple[str, Any]]
-    calls: list[Call]
-    numbers: int
-
-
-@dataclass(frozen=True)
 class Dims:
     """The named dimensions of the inputs, for telling a symbolic shape from the shapes in all runs.
 
@@ -182,7 +149,7 @@ def survey(model: Model) -> Survey:
     Raises:
         UnsupportedModel: When the model can't be run, or an input leaves other axes open than the batch and one more.
     """
-    clocks, flexible, trials = _trials(model, _time_axes(model))
+    clocks, flexible, trials = run_trials(model, time_axes(model))
     if len({len(trial.calls) for trial in trials}) > 1:
         raise UnsupportedModel(
             f"model {model.keras.name!r} calls its recurrent layers more often for more time steps.\n"
@@ -215,7 +182,7 @@ def survey(model: Model) -> Survey:
         no_step, proven = _no_step(model, law.Ports(inputs, ports, order, lengths), trials)
     return Survey(
         inputs=inputs,
-        declared={axes[axis]: size for axis, size in _declared(model, axes).items()},
+        declared={axes[axis]: size for axis, size in declared(model, axes).items()},
         flexible=flexible,
         calls=facts,
         outputs=outputs,
@@ -341,157 +308,6 @@ def _output_lead(model: Model, trials: Sequence[Trial], name: str, values: Seque
             " batch.\n  Return it with the batch first."
         )
     return _layout(model, f"output {name!r}", int(count), trials[0], lambda outputs, calls: dict(outputs)[name])
-
-
-def _time_axes(model: Model) -> list[Axis]:
-    """Return the axes of inputs that may count time; none where the recurrent layers run on something of a fixed size.
-
-    They are those that the inputs leave open; else the ones that, when they are doubled, make the recurrent layers run
-    longer; else, for a model that takes one T only, those as long as a recurrent layer runs.
-    """
-    if wide := [each for each in model.inputs if each.shape[1:].count(None) > 1]:
-        raise UnsupportedModel(
-            f"input {wide[0].name!r} has shape {list(wide[0].shape)}: only batch and time may be open.\n"
-            "  Give the feature axes a fixed size in the model's Input."
-        )
-    if found := [(each.name, each.shape.index(None, 1)) for each in model.inputs if None in each.shape[1:]]:
-        return found
-    if not model.layers:
-        return _longer_inputs(model)
-    steps = _recurrent_steps(model, {})
-    sizes = {(i.name, axis): int(size or 1) for i in model.inputs for axis, size in enumerate(i.shape) if axis}
-    rank = {each.name: len(each.shape) for each in model.inputs}
-    for group in _alike(sizes, rank):
-        doubled = {axis: 2 * sizes[axis] for axis in group}
-        longer = _recurrent_steps(model, doubled)
-        if longer and longer != steps:
-            rest = {axis: {k: v for k, v in doubled.items() if k != axis} for axis in doubled}
-            return [axis for axis in doubled if len(group) == 1 or _recurrent_steps(model, rest[axis]) != longer]
-    whole = {each.name: len(each.shape) > 2 or each.dtype.startswith("int") for each in model.inputs}
-    long = [axis for axis, size in sizes.items() if size in (steps or []) and whole[axis[0]]]
-    return list({name: (name, axis) for name, axis in reversed(long)}.values())[::-1]
-
-
-def _longer_inputs(model: Model) -> list[Axis]:
-    """Return the axes 1 of all inputs with more axes, or tokens: those that count time where nothing is recurrent."""
-    return [(each.name, 1) for each in model.inputs if len(each.shape) > (1 if each.dtype.startswith("int") else 2)]
-
-
-def _alike(sizes: Mapping[Axis, int], rank: Mapping[str, int]) -> Iterator[list[Axis]]:
-    """Yield the axes that may count time together: on one place and of one size, or one alone; axis 1 first."""
-    for place in range(1, max(rank.values(), default=1)):
-        here = {axis: size for axis, size in sizes.items() if axis[1] == place}
-        alike = [[axis for axis in here if here[axis] == size] for size in dict.fromkeys(here.values())]
-        yield from alike
-        yield from ([axis for axis in group if rank[axis[0]] > 2] for group in alike)
-        yield from ([axis] for axis in here)
-
-
-def _recurrent_steps(model: Model, sizes: Mapping[Axis, int]) -> list[int] | None:
-    """Return the T of each recurrent call when inputs have these sizes; None where that doesn't run."""
-    try:
-        ran = model.eagerly(model.draw(sizes, 2, np.random.default_rng(0)))
-        return [made.sequences.shape[1] for made in ran.calls]
-    except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
-        return None
-
-
-def _declared(model: Model, axes: Collection[Axis]) -> dict[Axis, int]:
-    """Return the sizes that inputs declare for some of their axes."""
-    return {
-        (each.name, axis): size
-        for each in model.inputs
-        for axis, size in enumerate(each.shape)
-        if (each.name, axis) in axes and size is not None
-    }
-
-
-def _trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Axes], bool, list[Trial]]:
-    """Find T the model runs with: the most clocks that its inputs can have, else the sizes they declare.
-
-    Returns:
-        (the axes that share a clock, for each; whether T is free; runs of different batch and T).
-    """
-    declared = _declared(model, axes)
-    far = min(max(reach.named_steps(model.keras)), reach.MOST)
-    found, reason = _of_two_sizes(model, axes, (*TRIALS, (far + 5, far + 37)), far)
-    if found:
-        return found
-    if len(declared) == len(axes):
-        try:
-            return [[axis] for axis in axes], False, [_trial(model, declared, rows, k) for k, rows in enumerate(ROWS)]
-        except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
-            reason = one_line(error)
-    found, _ = _of_two_sizes(model, axes, (WHOLE,), far)
-    if found:
-        return found
-    raise UnsupportedModel(
-        f"model {model.keras.name!r} can't be run on random data ({reason}).\n  Check that it predicts in Keras."
-    )
-
-
-def _of_two_sizes(
-    model: Model, axes: list[Axis], pairs: Sequence[tuple[int, int]], far: int
-) -> tuple[tuple[Sequence[Axes], bool, list[Trial]] | None, str]:
-    """Return runs of two T, and a longer one, with the most clocks that can be had; None and why not."""
-    reason = ""
-    for clocks in _partitions(axes) if axes else ():
-        for pair in pairs:
-            try:
-                first, second = (
-                    _trial(model, {axis: t + s * k for k, clock in enumerate(clocks) for axis in clock}, rows, k)
-                    for k, (t, s, rows) in enumerate(zip(pair, (11, 17), ROWS, strict=False))
-                )
-            except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
-                reason = one_line(error)
-                continue
-            longer = _longer(model, clocks, max(far + 41, pair[1] + 24), second.numbers)
-            return (clocks, True, [first, second, *longer]), reason
-    return None, reason
-
-
-def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Trial:
-    """Run the model once.
-
-    Raises:
-        ValueError: When an output is empty, which shows nothing.
-    """
-    every = model.memories.every
-    sizes = {axis: -(-size // every) * every for axis, size in sizes.items()}
-    feeds = {**model.draw(sizes, rows, np.random.default_rng(seed + 1)), **model.initial(rows)}
-    with swap.recorded(model.keras, inside=True) as record:
-        ran = model.eagerly(feeds)
-    if empty := [name for name, value in ran.outputs if 0 in value.shape]:
-        raise ValueError(f"its output {empty[0]!r} is empty for {max(sizes.values(), default=0)} time steps")
-    rows = model.batch or rows
-    given = sum(int(np.prod(value.shape)) for _, value in record if value is not None)
-    return Trial(sizes, rows, ran.outputs, ran.calls, max(given // max(sizes.values(), default=1) // rows, 1))
-
-
-def _longer(model: Model, clocks: Sequence[Axes], total: int, numbers: int) -> list[Trial]:
-    """Return a run that is longer than every number in the model; none where it doesn't take that many steps."""
-    total = min(total, reach.NUMBERS // numbers)
-    try:
-        return [_trial(model, {axis: total + 23 * k for k, clock in enumerate(clocks) for axis in clock}, ROWS[2], 2)]
-    except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
-        return []
-
-
-def _partitions(axes: list[Axis]) -> list[list[list[Axis]]]:
-    """Return the ways in which axes may share clocks, those with the most clocks first."""
-
-    def ways(rest: list[Axis]) -> list[list[list[Axis]]]:
-        if not rest:
-            return [[]]
-        head, *tail = rest
-        smaller = ways(tail)
-        apart = [[[head], *way] for way in smaller]
-        joined = [[*way[:k], [head, *way[k]], *way[k + 1 :]] for way in smaller for k in range(len(way))]
-        return [*apart, *joined]
-
-    if len(axes) > FEW:
-        return [[[axis] for axis in axes], *([[axis], [a for a in axes if a != axis]] for axis in axes), [axes]]
-    return sorted(ways(axes), key=len, reverse=True)
 
 
 def _names(clocks: Sequence[Axes], trials: Sequence[Trial], ran: Sequence[tuple[int, ...]]) -> dict[str, Axes]:

@@ -78,7 +78,8 @@ def test_the_time_steps_of_an_artifact_are_those_of_its_time_axes(capsys, dims, 
     ],
 )
 def test_the_time_steps_of_a_model(capsys, time, told):
-    facts = {"model": "m", "recurrent_layers": [], "time": time, "proven": {}, "can_be_stepped": True, "signatures": {}}
+    nothing = {"recurrent_layers": [], "memories": [], "proven": {}, "signatures": {}}
+    facts = {"model": "m", "time": time, "can_be_stepped": True, **nothing}
     tables.print_facts(facts)
     assert capsys.readouterr().out.startswith(f"m: {told}\n")
 
@@ -94,10 +95,17 @@ def test_a_call_without_a_time_axis_is_not_divided_into_steps(capsys):
 
 def facts():
     port = {"name": TRICKY, "role": TRICKY, "shape": [TRICKY, 3], "dtype": TRICKY}
-    sides = {"inputs": [port], "outputs": [port], "carries": {TRICKY: TRICKY}}
+    sides = {"inputs": [port], "outputs": [port], "carries": {TRICKY: TRICKY}, "every": 2, "late": {TRICKY: 1.0}}
     layer = {"name": TRICKY, "kind": TRICKY, "states": {TRICKY: [3]}, "initial_state": TRICKY}
+    memory = {**layer, "rows": [{"time_steps": 2.0, "delay": 1}]}
     common = {"proven": {}, "can_be_stepped": False, "no_step_because": TRICKY, "signatures": {TRICKY: sides}}
-    model = {"model": TRICKY, "recurrent_layers": [layer], "time": {TRICKY: 1, "time": 2}, **common}
+    model = {
+        "model": TRICKY,
+        "recurrent_layers": [layer],
+        "memories": [memory],
+        "time": {TRICKY: 1, "time": 2},
+        **common,
+    }
     made = {"artifact": TRICKY, "target": TRICKY, "bytes": 1, "made_with": {TRICKY: TRICKY}}
     return model, {**made, "lowerings": {TRICKY: TRICKY}, "ops": {TRICKY: 1}, **common}
 

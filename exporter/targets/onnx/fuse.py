@@ -131,7 +131,8 @@ class Fuser:
         self.makers[node.output[0]] = node
 
     def _value(self, name: str) -> Array:
-        return numpy_helper.to_array(self.constants[name])
+        value: Array = numpy_helper.to_array(self.constants[name])
+        return value
 
     def _constant(self, name: str, value: Array) -> str:
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)

@@ -27,6 +27,7 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan": spelling.atan,
     "BiasAdd": spelling.bias_add,
     "BitwiseAnd": spelling.bitwise_and,
+    "DepthwiseConv2dNative": spelling.depthwise,
     "Equal": spelling.equal,
     "FloorDiv": spelling.floor_div,
     "IsInf": spelling.is_inf,
