@@ -112,7 +112,8 @@ def streaming_model(name, folder):
 
     x = Input((None, 6), name="x")
     if name == "strided.tflite":
-        y = layers.GRU(4, return_sequences=True, name="y")(layers.Conv1D(5, 3, strides=2, padding="causal")(x))
+        y = layers.GRU(4, return_sequences=True)(layers.Conv1D(5, 3, strides=2, padding="causal")(x))
+        y = layers.Dense(3, name="y")(y)
     else:
         y = layers.Conv1D(4, 5, padding="same", name="y")(x)
     exporter.export(Model(x, y), "tflite", folder / name, check=False, lookahead=name == "late.tflite")

@@ -1,7 +1,7 @@
 """Run a model on random data of several sizes, to see what it takes.
 
-The axes of its inputs that may count time are found first, then numbers of time steps that it runs with: the most clocks
-that its inputs can have.
+The axes of its inputs that may count time are found first, then numbers of time steps that it runs with: the most
+clocks that its inputs can have.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
