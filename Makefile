@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test test-fast fuzz bench bench-quick docs lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test test-fast fuzz bench bench-quick bench-streams docs lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -38,6 +38,9 @@ fuzz: $(STAMP) ## throw mutants of models and artifacts at their readers, ten mi
 
 bench: $(STAMP) ## measure against the peers side by side, half an hour on an idle machine
 	@$(BIN)/python benchmarks/run.py
+
+bench-streams: $(STAMP) ## measure a step of streaming models against recomputing their windows, two minutes
+	@$(BIN)/python benchmarks/streams.py
 
 bench-quick: $(STAMP) ## the same in three minutes: some shapes, up to 960 time steps
 	@$(BIN)/python benchmarks/run.py --quick

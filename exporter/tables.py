@@ -287,6 +287,12 @@ def print_timings(timings: Sequence["Timing"]) -> None:
     console = _console()
     console.print(table)
     console.print("One thread each, side by side; ratios are medians over the turns, with their quartiles.")
+    for step in (each for each in timings if each.signature == "step"):
+        for window in (each for each in timings if (each.artifact, each.signature) == (step.artifact, "sequence")):
+            if (window.total or 0) <= (step.total or 0):
+                continue
+            share = window.seconds / step.seconds
+            _say(console, f"{step.artifact}: a step takes 1/{share:.3g} of recomputing a window of {window.total}.")
 
 
 def shown(text: str, lines: bool = False) -> str:
