@@ -17,6 +17,7 @@ import numpy as np
 from exporter.bench import Bound, burst, plain_feeds
 from signatures import Contract
 from signatures.ports import Array, Feeds
+from signatures.runtimes import open as open_runner
 from signatures.runtimes import own, target_of
 
 LONGEST = 960
@@ -276,6 +277,22 @@ def open_peer(path: Path, problem: Problem) -> tuple[Bound, Array]:
     feeds = {name: frames(problem)}
     [sequences] = session.run("serving_default", feeds).values()
     return session.bind("serving_default", feeds), sequences
+
+
+def open_step(path: Path) -> tuple[Bound, None]:
+    """Open the `step` of what export-lstm wrote, whatever the model."""
+    contract = open_runner(path).contract
+    [info] = contract.artifacts.values()
+    step = contract.signatures["step"]
+    call, _ = opened(path, "step", plain_feeds(step, {"batch": 1, **info.dims, **step.dims}, step.every))
+    return call, None
+
+
+def open_window(path: Path) -> tuple[Bound, None]:
+    """Open a file that runs all time steps of a window, with one input."""
+    [(name, shape)] = own(target_of(path)).load().session(path, 1).takes("serving_default").items()
+    call, _ = opened(path, "serving_default", {name: np.ones([int(size) for size in shape], np.float32)})
+    return call, None
 
 
 def open_onnx_floor(path: Path, problem: Problem) -> tuple[Bound, Array]:

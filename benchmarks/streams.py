@@ -2,8 +2,8 @@
 
     python benchmarks/streams.py
 
-Each model is exported here to TFLite and ONNX, and converted by Keras' way for a batch of 1 and as many time steps as its
-window has. One thread each, one process after the other, see exporter/bench.py; what is told is the median of the
+Each model is exported here to TFLite and ONNX, and converted by Keras' way for a batch of 1 and as many time steps as
+its window has. One thread each, one process after the other, see exporter/bench.py; what is told is the median of the
 ratios turn by turn.
 """
 
@@ -18,13 +18,12 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
+from contenders import open_step, open_window
 from rich.console import Console
 from rich.table import Table
 
-from exporter.bench import Bound, Worker, plain_feeds, ratio, take_turns
-from signatures.runtimes import open as open_runner
-from signatures.runtimes import own, target_of
+from exporter.bench import Worker, ratio, take_turns
+from signatures.runtimes import target_of
 
 
 @dataclass(frozen=True)
@@ -102,27 +101,6 @@ def converted(model: Any, window: int, path: Path) -> Path:
     return path
 
 
-def open_converted(path: Path) -> tuple[Bound, None]:
-    """Open Keras' conversion on random data."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    [given] = interpreter.get_input_details()
-    interpreter.set_tensor(given["index"], np.random.default_rng(0).standard_normal(given["shape"]).astype(np.float32))
-    interpreter.invoke()
-    return interpreter.invoke, None
-
-
-def open_step(path: Path) -> tuple[Bound, None]:
-    """Open the step of an artifact on random data."""
-    contract = open_runner(path).contract
-    [(target, info)] = contract.artifacts.items()
-    step = contract.signatures["step"]
-    feeds = plain_feeds(step, {"batch": 1, **info.dims, **step.dims}, step.every)
-    return own(target).load().session(path, 1).bind("step", feeds), None
-
-
 def shares(openers: list[Any]) -> list[float]:
     """Return the time of each call as a share of the first one's."""
     workers = [Worker() for _ in openers]
@@ -161,7 +139,7 @@ def main() -> int:
             artifacts = export(model, ["tflite", "onnx"], folder / name, check=False)
             peer = converted(model, goal.window, folder / f"{name}_window.tflite")
             steps = [partial(open_step, artifact.path) for artifact in artifacts]
-            found = shares([partial(open_converted, peer), *steps])[1:]
+            found = shares([partial(open_window, peer), *steps])[1:]
             for artifact, share in zip(artifacts, found, strict=True):
                 most = goal.most[target_of(artifact.path)]
                 reached &= share <= most
