@@ -150,6 +150,36 @@ def denoiser():
     return keras.Model(x, layers.Reshape((-1,), name="y")(added[:, :-24]))
 
 
+def masked_mean():
+    x = Input((None, 6), name="x")
+    y = layers.LSTM(5, return_sequences=True)(layers.Masking()(x))
+    return keras.Model(x, layers.Dense(2, name="y")(layers.GlobalAveragePooling1D()(y)))
+
+
+def masked_convolution():
+    """A convolution drops the mask; it stands after a loop, which knows few sizes in TFLite."""
+    x = Input((None, 6), name="x")
+    y = layers.LSTM(5, return_sequences=True)(layers.Masking()(x))
+    y = layers.Conv1D(4, 3, padding="causal")(y)
+    return keras.Model(x, layers.GRU(3, return_sequences=True, name="gru")(layers.DepthwiseConv1D(1)(y)))
+
+
+def several_inputs():
+    """Two inputs over time, one of them late, and one for all steps."""
+    a, b, static = Input((None, 4), name="a"), Input((None, 3), name="b"), Input((5,), name="static")
+    late = layers.Conv1D(4, 5)(layers.ZeroPadding1D((4, 0))(b))
+    joined = layers.Concatenate()([layers.Conv1D(4, 3, padding="causal")(a), late])
+    joined = joined + layers.Dense(8)(static)[:, None]
+    return keras.Model([a, b, static], layers.GRU(4, return_sequences=True, name="gru")(joined))
+
+
+def shared():
+    """Layers that are called twice, at different clocks."""
+    x = Input((None, 4), name="x")
+    once, fewer = layers.Conv1D(4, 3, padding="causal"), layers.Conv1D(4, 3)
+    return keras.Model(x, [layers.Dense(2, name="p")(once(once(x))), layers.Dense(2, name="q")(fewer(fewer(x)))])
+
+
 def looking_ahead():
     x = y = Input((None, 6), name="x")
     y = layers.Conv1D(6, 5, padding="same", name="c1")(y)

@@ -8,7 +8,20 @@ import keras
 import numpy as np
 import pytest
 from custom import Around
-from streaming_models import ZOO, kws, looking_ahead, rnnoise, scrambled, tcn, unaligned, wake_word
+from streaming_models import (
+    ZOO,
+    kws,
+    looking_ahead,
+    masked_convolution,
+    masked_mean,
+    rnnoise,
+    scrambled,
+    several_inputs,
+    shared,
+    tcn,
+    unaligned,
+    wake_word,
+)
 
 import signatures
 from exporter import export
@@ -192,6 +205,28 @@ def test_a_fixed_time_is_a_multiple_of_what_a_call_takes(tmp_path):
         export(scrambled(kws()), "onnx", f"{tmp_path}/", time=5)
     [artifact] = export(scrambled(kws()), "tflite", f"{tmp_path}/", time=6, signatures=["sequence"], batch=2)
     assert artifact.parity.ok
+
+
+MORE = {
+    "a mean over a mask": (masked_mean, {}),
+    "a convolution after a mask": (masked_convolution, {}),
+    "several inputs": (several_inputs, {}),
+    "shared layers": (shared, {}),
+    "any batch": (kws, {"batch": "any"}),
+    "rings of several samples": (lambda: tcn(64, (1, 256)), {"batch": 3}),
+    "rings of one sample": (lambda: tcn(64, (1, 256)), {}),
+    "16 bits": (kws, {"dtype": "float16", "to": ["onnx", "savedmodel"]}),
+    "brain floats": (wake_word, {"dtype": "bfloat16", "to": "savedmodel"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("case", MORE)
+def test_streams_of_other_kinds_are_proven(case, tmp_path):
+    make, options = MORE[case]
+    for artifact in export(scrambled(make()), **{"to": "all", "out": f"{tmp_path}/", **options}):
+        assert artifact.parity.ok
+        assert {diff.check for diff in artifact.parity.diffs} == {"sequence", "steps", "chunks", "repeat", "reset"}
 
 
 def no_gate(monkeypatch):

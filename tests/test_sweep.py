@@ -20,7 +20,7 @@ from keras import Input, activations, layers, ops
 
 import signatures
 from exporter import export
-from exporter.model import law, survey
+from exporter.model import law, streams, trials
 from signatures.errors import UnsupportedModel
 
 TARGETS = ("savedmodel", "onnx", "tflite")
@@ -830,7 +830,8 @@ def exported(cases, targets, folder, batch):
     """Export a model of some cases; whether it could be stepped and what shares a clock are other tests' business."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(law, "why_pieces_differ", lambda *args: "Not asked.")
-        patch.setattr(survey, "_partitions", lambda axes: [[axes]])
+        patch.setattr(streams, "_streamed", lambda *args: (None, "Not asked."))
+        patch.setattr(trials, "_partitions", lambda axes: [[axes]])
         model = model_of(cases, batch)
         return model, export(model, targets, folder, batch=2, check=False)
 

@@ -154,15 +154,29 @@ def bitwise_and(operation: Operation, bits: Tensor, mask: Tensor) -> Tensor | No
     return tf.where(_signed(made.inputs[0]), tf.constant(least, bits.dtype), tf.zeros([], bits.dtype))
 
 
-def depthwise(operation: Operation, x: Tensor, kernel: Tensor) -> Tensor | None:
-    """Spell DepthwiseConv2dNative of a tensor whose channels TFLite's converter may have lost, as after a loop."""
+def convolution(operation: Operation, x: Tensor, kernel: Tensor) -> Tensor | None:
+    """Spell Conv2D and DepthwiseConv2dNative of a tensor whose sizes TFLite's converter may have lost, as after a loop."""
     known = x.shape.as_list() if x.shape.rank else []
-    if known.count(None) != 1 or known[-1] is None:
+    if known.count(None) != 1 or known[-1] is None or not _after_a_loop(x):
         return None
     options = {name: [int(n) for n in operation.attributes[name].list.i] for name in ("strides", "dilations")}
     x = tf.reshape(x, [-1 if size is None else size for size in known])
     padding = operation.attributes["padding"].s.decode()
-    return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, padding=padding, **options)
+    convolve = getattr(tf.raw_ops, operation.kind)
+    return convolve(input=x, filter=kernel, padding=padding, **options)
+
+
+def _after_a_loop(x: Tensor) -> bool:
+    """Whether a loop made what a tensor is made of."""
+    waiting, seen = [x], {id(x)}
+    while waiting:
+        made = getattr(waiting.pop(), "op", None)  # a tensor that the model holds has none
+        if made is not None and made.type in ("While", "StatelessWhile"):
+            return True
+        new = [each for each in (made.inputs if made is not None else ()) if id(each) not in seen]
+        seen |= {id(each) for each in new}
+        waiting += new
+    return False
 
 
 def expm1(operation: Operation, x: Tensor) -> Tensor:
@@ -230,6 +244,8 @@ def whole_product(operation: Operation, product: Tensor, shape: Tensor) -> Tenso
     """
     made = getattr(product, "op", None)
     if made is None or made.type != "MatMul" or not made.name.endswith("Tensordot/MatMul"):
+        return None
+    if product.dtype == tf.float16:  # ONNX Runtime 1.31 crashes while it joins such a one with a Transpose
         return None
     table, kernel = made.inputs
     x = table.op.inputs[0] if table.op.type == "Reshape" else table

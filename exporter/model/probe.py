@@ -151,8 +151,8 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
     for m in range(rows // 2, rows // 2 + stride):
         for changed_rows, reached in ((slice(0, m), ahead), (slice(m, rows), behind)):
             where = np.flatnonzero(_changed(run, base, first, changed_rows, dtypes, rng))
-            if not len(where):
-                return Found(WHOLE)
+            if not len(where):  # such as a comparison with a number that is never drawn: the law has the word
+                return Found(Window()) if total == rows else Found(WHOLE)
             if changed_rows.start == 0 and where[-1] < total - 1:
                 reached.append(stride * int(where[-1] // up) - (m - 1))
             elif changed_rows.start and where[0] > 0:

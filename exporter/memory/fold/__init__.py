@@ -30,6 +30,8 @@ FOLDS: dict[str, Callable[..., Form]] = {
 
 
 def folded(target: Any, row: tuple[int, ...], dtype: str) -> Form | None:
-    """Return how a layer or operation folds its input [B, T, *row]; None where it isn't known to."""
+    """Return how a layer or operation folds its input [B, T, *row] of floats; None where it isn't known to."""
+    if not dtype.startswith(("float", "bfloat")):  # Keras changes the type of others
+        return None
     make, axes = FOLDS.get(type(target).__name__), axes_of(target, row)
     return None if make is None or axes is None else make(axes, dtype)
