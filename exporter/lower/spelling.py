@@ -155,7 +155,7 @@ def bitwise_and(operation: Operation, bits: Tensor, mask: Tensor) -> Tensor | No
 
 
 def convolution(operation: Operation, x: Tensor, kernel: Tensor) -> Tensor | None:
-    """Spell Conv2D and DepthwiseConv2dNative of a tensor whose sizes TFLite's converter may have lost, as after a loop."""
+    """Spell Conv2D and DepthwiseConv2dNative of a tensor whose sizes TFLite's converter loses after a loop."""
     known = x.shape.as_list() if x.shape.rank else []
     if known.count(None) != 1 or known[-1] is None or not _after_a_loop(x):
         return None

@@ -160,14 +160,18 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
             else:
                 return Found(ENDLESS)
     left, right = max(ahead), max(behind)
+    if left + right < 0:  # what is changed shows on some rows only: the law has the word
+        return Found(Window())
     beyond = stride * ((total - 1) // up) + right - (rows - 1)  # rows that the last window looks at
     future = max(beyond, 0) if right > 0 or up == 1 else 0  # a transposed convolution's tail is made of what has been
     return Found(Window(left + right, stride, left, up), future, max(-beyond, 0) // stride * stride)
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    floats = dtype.startswith(("float", "bfloat"))
-    return rng.standard_normal(shape) if floats else rng.integers(0, 2, shape)
+    if dtype.startswith(("float", "bfloat")):
+        return rng.standard_normal(shape)
+    rows = rng.integers(0, 2, (*shape[:2], *[1] * (len(shape) - 2)))  # alike within a row: what any() and all() see
+    return np.broadcast_to(rows, shape)
 
 
 def _changed(
