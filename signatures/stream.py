@@ -63,6 +63,8 @@ class Stream:
     def state(self) -> Mapping[str, Array]:
         """What the next push starts from, input port name -> array [B, U]. Set it to resume a stream.
 
+        One that is resumed is past its start: nothing is trimmed from its outputs, and nothing is left in its buffer.
+
         Raises:
             FeedError: When what is set isn't one array for each carried input.
         """
@@ -80,11 +82,12 @@ class Stream:
                     f"State {name!r} is {found.dtype} {show(found.shape)}; it must be {zero.dtype} {show(zero.shape)}."
                 )
         self._state = dict(state)
+        self._rest: dict[str, Array] = {}
+        self._early: dict[str, int] = {}
 
     def reset(self) -> None:
         """Go back to the start of the stream."""
         self.state = self._ports.initial_state(self._batch)
-        self._rest: dict[str, Array] = {}
         self._early = dict(self._ports.delay) if self._trim else {}
 
     def push(self, x: Array | None = None, /, **inputs: Array) -> dict[str, Array]:
@@ -129,11 +132,12 @@ class Stream:
     def flush(self) -> dict[str, Array]:
         """End the stream: give the rows of outputs that look into the future, as if zeros came, and start again.
 
-        Where one layer looks into the future that is what Keras gives at the end of a recording; where several follow
-        each other Keras pads each of them with zeros, and rows at the very end differ.
+        Keras pads each layer that looks ahead with zeros, not the recording. Where one such layer stands on the inputs
+        themselves that is the same; elsewhere rows that look beyond the end differ from Keras'.
 
         Returns:
-            Output port -> array, of outputs with a time axis alone: the rows that were still to come.
+            Output port -> array, of outputs with a time axis alone: the rows that were still to come. Buffered time
+            steps that make no whole row are left out.
 
         Raises:
             FeedError: When the model has inputs without a time axis, and nothing is buffered.
@@ -155,7 +159,7 @@ class Stream:
         kept = {}
         for port in (port for port in ports.outputs if port.timed):
             per_row = ports.steps_a_row(port.name)
-            rows = math.ceil(rest / per_row) + ports.ahead.get(port.name, 0)
+            rows = math.floor(rest / per_row) + ports.ahead.get(port.name, 0)
             kept[port.name] = port.steps(outputs[port.name], 0, rows)
         self.reset()
         return kept
@@ -170,7 +174,7 @@ class Stream:
             outputs = self._run(signature.name, {**cut(feeds, signature.inputs, start, chunk), **state})
             state = {carry.input: outputs[carry.output].copy() for carry in signature.carries}
             pieces.append(outputs)
-        self.state = state
+        self._state = state
         outputs = join(pieces, signature.outputs)
         for port in (port for port in signature.outputs if self._early.get(port.name)):
             assert port.time_axis is not None

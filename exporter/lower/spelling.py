@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.framework import tensor_util
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from ..inside import replaced
@@ -252,7 +253,9 @@ def whole_product(operation: Operation, product: Tensor, shape: Tensor) -> Tenso
     straight = not any(made.get_attr(side) for side in ("transpose_a", "transpose_b"))
     if not straight or kernel.shape.rank != 2 or x.shape.rank is None or x.shape[-1] != kernel.shape[0]:
         return None
-    return tf.matmul(x, kernel) if shape.shape[0] == x.shape.rank and x.shape.rank > 2 else None
+    wanted = tensor_util.constant_value_as_shape(shape)
+    same = wanted.is_compatible_with([*x.shape[:-1], kernel.shape[1]]) and wanted.rank == x.shape.rank
+    return tf.matmul(x, kernel) if same and x.shape.rank > 2 and wanted[-1] == kernel.shape[1] else None
 
 
 def roll(operation: Operation, x: Tensor, shifts: Tensor, axes: Tensor) -> Tensor | None:

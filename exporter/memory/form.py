@@ -118,6 +118,13 @@ class Memories:
         return (*(port for call in self.calls for port in call.ports.values()), *counter)
 
     @property
+    def beyond(self) -> int:
+        """Time steps after those of a call without which Keras hasn't all of its rows: it crops them at the end."""
+        clocks = (*self.outputs, *self.recurrent.values(), *(clock for call in self.calls for clock in call.clocks))
+        steps = max((math.ceil(-clock.ahead * clock.rate) for clock in clocks if clock), default=0)
+        return -(-max(steps, 0) // self.every) * self.every
+
+    @property
     def span(self) -> int:
         """Time steps after which nothing is left of a stream's start in what is remembered of rows, nor a delay."""
         reach = [self.gated, *(math.ceil(clock.delay * clock.rate) for clock in self.outputs if clock)]

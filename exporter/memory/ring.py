@@ -50,6 +50,7 @@ class Ring:
     ) -> tuple[Tensor, list[Tensor]]:
         """Run a call of the layer; see Form."""
         [x], (ring, at), n = inputs, states, self.past.keep
+        ring = tf.cast(ring, x.dtype)
         total = steps_of(x)
         after = (at + total) % n
         if x.shape[1] == 1 and self.past.padded is not None:

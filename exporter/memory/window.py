@@ -143,7 +143,11 @@ class Past:
         """Run a call of the layer; see Form."""
         [x] = inputs
         x = x if valid is None else silence(x, valid)
-        joined = tf.concat([*states, x], axis=1) if states else x[:, max(-self.keep, 0) :]
+        joined = (
+            tf.concat([*(tf.cast(state, x.dtype) for state in states), x], axis=1)
+            if states
+            else x[:, max(-self.keep, 0) :]
+        )
         finals = [last(joined, x, self.keep) for _ in states]
         if self._before or self.cropped:
             joined = tf.pad(joined, [[0, 0], [self._before, self.cropped], *[[0, 0]] * len(self.row)])
@@ -203,7 +207,7 @@ class Wait:
         rest, together, finals = list(states), [], []
         for x, wait in zip(inputs, self.waits, strict=True):
             if wait:
-                joined = tf.concat([rest.pop(0), x], axis=1)
+                joined = tf.concat([tf.cast(rest.pop(0), x.dtype), x], axis=1)
                 finals.append(last(joined, x, wait))
                 known = x.shape
                 x = joined[:, : steps_of(x)]

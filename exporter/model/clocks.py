@@ -13,20 +13,21 @@ import keras
 import numpy as np
 
 from signatures.contract import identifier, state_input, state_output, unique
-from signatures.errors import UnsupportedModel
+from signatures.errors import UnsupportedModel, one_line
 
 from ..memory.fold import folded
 from ..memory.form import Form, Memories, Memory
 from ..memory.recurrence import port_dtype
 from ..memory.ring import LONG, Ring
 from ..memory.window import Clock, Past, Wait, Window
+from . import reach
 from .function import Axis, Model
 from .law import exactly
 from .probe import ENDLESS, SAMPLES, WHOLE, Found, found_by_options, only_rows_padded, probe
 from .remember import Watched, watched
 
 RECORDING = 720
-"""Time steps of the recording: a multiple of most strides."""
+"""Time steps of the recording, at least and of which it is a multiple: one of most strides."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Walk:
     """What is known of the tensors of one run.
 
     Attributes:
-        model: The model.
         taken: Names of ports that are taken.
+        total: Time steps of the recording.
         rows: Tensor's id -> what is known of it.
         seen: Every tensor that rows come in, the latest one last.
         found: Calls that remember.
@@ -59,6 +60,7 @@ class Walk:
     """
 
     taken: set[str]
+    total: int
     rows: dict[int, Row] = field(default_factory=dict)
     seen: list[Any] = field(default_factory=list)
     found: list[Memory] = field(default_factory=list)
@@ -108,7 +110,7 @@ class Walk:
         for k, y in enumerate(entry.outputs):
             has_rows = clock is not None and len(y.shape) > 1 and (k == 0 or y.shape[:2] == entry.outputs[0].shape[:2])
             one = Row(None, late, bool(timed) or any(row.of_all for row in rows))
-            self.learn(y, Row(_ended(y, clock)) if has_rows and clock else one)
+            self.learn(y, Row(self._ended(y, clock)) if has_rows and clock else one)
         if form is not None:
             clocks = tuple(row.clock for row in rows)
             self.found.append(Memory(self._name(entry, form), entry.target, entry.nth, clocks, form))
@@ -128,6 +130,10 @@ class Walk:
                 f" ({self.told()})"
             )
         return row.clock
+
+    def _ended(self, tensor: Any, clock: Clock) -> Clock:
+        """Return the clock of a tensor with what is known from how many rows the recording has of it."""
+        return replace(clock, ahead=int(tensor.shape[1] - (self.total / clock.rate - clock.delay)))
 
     def told(self) -> str:
         """Return which layers look ahead and how far."""
@@ -170,7 +176,7 @@ class Walk:
         if found_by_options(entry.target, len(shapes[0])) and only_rows_padded(entry.target):
             padded = entry.target
         past = Past(found.window, clocks[0], shapes[0], dtypes[0], padded, found.cropped)
-        size = past.keep * math.prod(shapes[0]) * np.dtype(port_dtype(dtypes[0])).itemsize
+        size = (found.window.stride == 1) * past.keep * math.prod(shapes[0]) * np.dtype(port_dtype(dtypes[0])).itemsize
         return after, Ring(past) if size >= LONG and type(padded) is keras.layers.Conv1D else past
 
     def _whole(self, entry: Watched, timed: list[tuple[Any, Row]], found: Found) -> tuple[Clock | None, Form | None]:
@@ -183,7 +189,11 @@ class Walk:
 
     def _found(self, entry: Watched, timed: Any, shapes: list[tuple[int, ...]]) -> Found:
         known = found_by_options(entry.target, len(shapes[0])) if len(timed) == 1 else None
-        key = (id(entry.target), tuple(shapes), entry.nth if len(entry.inputs) > 1 or _has_arguments(entry) else 0)
+        key = (
+            id(entry.target),
+            tuple(shapes),
+            entry.nth if len(entry.inputs) > 1 or not isinstance(entry.target, keras.Layer) else 0,
+        )
         if known is None and key not in self.probed:
             self.probed[key] = probe(_on_rows(entry, timed), shapes, [x.dtype.name for x, _ in timed])
         found = known or self.probed[key]
@@ -208,15 +218,6 @@ class Walk:
         return name
 
 
-def _ended(tensor: Any, clock: Clock) -> Clock:
-    """Return the clock of a tensor with what is known from how many rows the recording has of it."""
-    return replace(clock, ahead=int(tensor.shape[1] - (RECORDING / clock.rate - clock.delay)))
-
-
-def _has_arguments(entry: Watched) -> bool:
-    return not isinstance(entry.target, keras.Layer)
-
-
 def _on_rows(entry: Watched, timed: list[tuple[Any, Row]]) -> Any:
     """Return a call of a layer on other rows in the place of its own."""
     own = [any(x is each for each, _ in timed) for x in entry.inputs]
@@ -237,7 +238,12 @@ def _last_only(entry: Watched, timed: list[tuple[Any, Row]]) -> bool:
 
 
 def find(
-    model: Model, lengths: Mapping[Axis, int], timed: list[Axis], taken: set[str], blocks: frozenset[str]
+    model: Model,
+    lengths: Mapping[Axis, int],
+    timed: list[Axis],
+    taken: set[str],
+    blocks: frozenset[str],
+    every: int = 1,
 ) -> tuple[Memories, str]:
     """Run a model on a recording, then each of its layers alone, and return what it has to carry.
 
@@ -247,6 +253,7 @@ def find(
         timed: Those that do.
         taken: Names of ports that are taken.
         blocks: Paths of layers that are taken as one.
+        every: The recording is a multiple of so many time steps.
 
     Returns:
         (what it remembers, which layers look into the future and how far).
@@ -254,35 +261,58 @@ def find(
     Raises:
         UnsupportedModel: Naming the layer that no state makes right.
     """
-    sizes = {**lengths, **dict.fromkeys(timed, RECORDING)}
-    walk = Walk(set(taken))
+    total = _recording(model, lengths, timed, every)
+    sizes = {**lengths, **dict.fromkeys(timed, total)}
+    walk = Walk(set(taken), total)
     with watched(model.keras, blocks) as record:
         model.eagerly(model.draw(sizes, SAMPLES, np.random.default_rng(3)))
     dtypes = [[x.dtype.name for x in entry.inputs] for entry in record]
+    recurrent: dict[str, Clock] = {}
     with exactly(model, sizes) as exact:
         with watched(model.keras, blocks) as record:
             ran = exact.eagerly(exact.draw(sizes, SAMPLES, np.random.default_rng(3)))
         for name, tensor in ran.inputs.items():
             walk.learn(tensor, Row(Clock() if (name, 1) in timed else None))
         made, own = iter(ran.calls), {id(layer) for layer, _ in exact.layers.values()}
-        recurrent: dict[str, Row] = {}
         for entry, types in zip(record, dtypes, strict=True):
             walk.visit(entry, types)
             if id(entry.target) in own:
-                recurrent[next(made).name] = walk.of(entry.inputs[0])
-    outputs = [walk.output(name, value) for name, value in ran.outputs]
-    clocks = {name: row.clock for name, row in recurrent.items() if row.clock}
-    gates = [clock for memory in walk.found if memory.form.gated for clock in memory.clocks if clock]
-    steps = max((math.ceil(clock.delay * clock.rate) for clock in (*gates, *clocks.values())), default=0)
+                call, clock = next(made), walk.of(entry.inputs[0]).clock
+                recurrent |= {call.name: clock} if clock else {}
+    outputs = tuple(walk.output(name, value) for name, value in ran.outputs)
     every = math.lcm(*(row.clock.rate.numerator for row in walk.rows.values() if row.clock), 1)
+    if total % every:
+        return find(model, lengths, timed, taken, blocks, every)
+    gates = [clock for memory in walk.found if memory.form.gated for clock in memory.clocks if clock]
+    steps = max((math.ceil(clock.delay * clock.rate) for clock in (*gates, *recurrent.values())), default=0)
     memories = Memories(
         calls=tuple(walk.found),
         every=every,
         timed=[each.name for each in model.inputs].index(timed[0][0]),
         counter=unique("steps", walk.taken),
         gated=-(-steps // every) * every,
-        recurrent=clocks,
-        outputs=tuple(outputs),
+        recurrent=recurrent,
+        outputs=outputs,
         blocks=blocks,
     )
-    return memories, walk.told()
+    late = any(clock.ahead > 0 and clock.delay > 0 for clock in (*outputs, *recurrent.values()) if clock)
+    return memories, walk.told() if late else ""
+
+
+def _recording(model: Model, lengths: Mapping[Axis, int], timed: list[Axis], every: int) -> int:
+    """Return a number of time steps that the model runs with, beyond what its options reach.
+
+    Raises:
+        UnsupportedModel: When it runs with none that was tried.
+    """
+    known, other = reach.named_steps(model.keras)
+    unit, reason = math.lcm(RECORDING, every) if every <= RECORDING else every, ""
+    for far in dict.fromkeys((known, max(known, other))):
+        total = -(-(far + RECORDING) // unit) * unit
+        try:
+            model.eagerly(model.draw({**lengths, **dict.fromkeys(timed, total)}, 1, np.random.default_rng(3)))
+        except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
+            reason = f"the model doesn't run on {total} time steps ({one_line(error)})"
+        else:
+            return total
+    raise UnsupportedModel(reason)

@@ -84,10 +84,7 @@ class Remembering:
                 return again([next(place) if clock else x for x, clock in zip(tensors, memory.clocks, strict=True)])
 
             ports = memory.ports
-            states = []
-            for short, state in memory.form.states.items():
-                given = self.feeds[state_input(memory.name, short)]
-                states.append(given if state.dtype.startswith("int") else tf.cast(given, timed[0].dtype))
+            states = [self.feeds[state_input(memory.name, short)] for short in memory.form.states]
             valid = mask_of(kwargs)
             if memory.form.gated:
                 [clock] = {clock for clock in memory.clocks if clock}

@@ -122,7 +122,7 @@ def run_trials(model: Model, axes: list[Axis]) -> tuple[Sequence[Axes], bool, li
     """
     given = declared(model, axes)
     far = min(max(reach.named_steps(model.keras)), reach.MOST)
-    found, reason = _of_two_sizes(model, axes, (*TRIALS, (far + 5, far + 37)), far)
+    found, reason = _of_two_sizes(model, axes, (*TRIALS, (far + 5, far + 37), (4 * far + 5, 5 * far + 37)), far)
     if found:
         return found
     if len(given) == len(axes):

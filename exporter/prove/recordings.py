@@ -74,12 +74,16 @@ def played(
     """
     signature, memories = next(iter(contract.signatures.values())), model.memories
     total = _steps(signature, feeds)
+    of_all = [port for port in contract.outputs if not signature.ports[port].timed]
 
     def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with watched(model.keras, memories.blocks) as record:
-            ran = model.run(_tensors(feeds), _until(memories, total, compute))
+            ran = model.run(_tensors(_longer(signature, feeds, memories.beyond)), _until(memories, total, compute))
         own, clocks = ran.ports(contract.outputs), clocks_of(memories, contract.outputs, ran.calls)
         found = {**own, **_states(memories, record, total, signature.count(feeds))}
+        if of_all and memories.beyond:  # what has no rows is of these time steps alone
+            short = model.run(_tensors(feeds), compute).ports(contract.outputs)
+            found |= {port: short[port] for port in of_all}
         outputs = {}
         for port in signature.outputs:
             value = np.asarray(found[port.name]).astype(port.dtype)
@@ -97,8 +101,8 @@ def _until(memories: Memories, total: int, compute: Compute) -> Compute:
     """Return what computes recurrent calls, with the states of the last row that has come after so many time steps."""
 
     def run(made: Call) -> tuple[Any, list[Any]]:
-        clock = memories.recurrent.get(made.name, Clock())
-        if not clock.ahead:
+        clock = memories.recurrent.get(made.name)
+        if clock is None or not (clock.ahead or memories.beyond):
             return compute(made)
         sequences, _ = compute(made)
         return sequences, compute(made.first(int(total / clock.rate) - clock.delay))[1]
@@ -127,6 +131,15 @@ def _exact(x: Any) -> Array:
     """Return a tensor's numbers, floats in float64."""
     value = np.asarray(x if x.dtype.name != "bfloat16" else tf.cast(x, "float32"))
     return value.astype(np.float64) if value.dtype.kind == "f" else value
+
+
+def _longer(signature: Signature, feeds: Mapping[str, Array], steps: int) -> dict[str, Array]:
+    """Return a recording that goes on for some time steps, like its last one: no row of before depends on them."""
+    longer = dict(feeds)
+    for port in (port for port in signature.inputs if steps and port.time_axis is not None):
+        last = np.take(feeds[port.name], [-1], axis=port.time_axis)
+        longer[port.name] = port.in_a_row([feeds[port.name], np.repeat(last, steps, axis=port.time_axis)])
+    return longer
 
 
 def _steps(signature: Signature, feeds: Mapping[str, Array]) -> int:

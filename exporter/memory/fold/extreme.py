@@ -39,21 +39,21 @@ class Extreme:
 
     @property
     def _start(self) -> float:
-        dtype = tf.as_dtype(self.dtype)
-        return float(dtype.min if self.largest else dtype.max)
+        return float(tf.float32.min if self.largest else tf.float32.max)
 
     def advance(
         self, call: Callable[..., Tensor], inputs: Sequence[Tensor], states: Sequence[Tensor], valid: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Run a call of the layer; see Form."""
         [x], [extreme] = inputs, states
-        if valid is not None:
-            x = tf.where(spread(tf.expand_dims(valid, -1), x), x, tf.constant(self._start, x.dtype))
         reduce, pick = (tf.reduce_max, tf.maximum) if self.largest else (tf.reduce_min, tf.minimum)
-        x = reduce(x, self.axes.inner, keepdims=True) if self.axes.inner else x
-        new = pick(extreme, reduce(x, axis=1))
-        known = new if valid is None else tf.where(tf.equal(new, self._start), tf.zeros_like(new), new)  # of no row yet
-        return tf.reshape(known, [-1, *self.axes.shape]), [new]
+        rows = self.axes.rows(x, reduce)
+        start = tf.constant(self._start, rows.dtype)
+        if valid is not None:
+            rows = tf.where(spread(tf.expand_dims(valid, -1), rows), rows, start)
+        new = pick(tf.cast(extreme, rows.dtype), reduce(rows, axis=1))
+        known = new if valid is None else tf.where(tf.equal(new, start), tf.zeros_like(new), new)  # of no row yet
+        return self.axes.output(known, x), [new]
 
     def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
         """Return the states after these rows; see Form."""

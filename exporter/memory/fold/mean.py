@@ -42,18 +42,18 @@ class Mean:
     ) -> tuple[Tensor, list[Tensor]]:
         """Run a call of the layer; see Form."""
         [x], (mean, count) = inputs, states
-        if self.axes.inner:
-            x = tf.reduce_mean(x, self.axes.inner, keepdims=True)
-        gaps = x - tf.expand_dims(mean, 1)
+        rows_in = self.axes.rows(x, tf.reduce_mean)
+        mean = tf.cast(mean, rows_in.dtype)
+        gaps = rows_in - tf.expand_dims(mean, 1)
         if valid is None:
             rows = tf.shape(x)[1]
         else:
             rows = tf.reduce_sum(tf.cast(valid, tf.int32), axis=1)
             gaps = tf.where(spread(tf.expand_dims(valid, -1), gaps), gaps, tf.zeros_like(gaps))
         after = tf.minimum(count + rows, MOST)
-        share = spread(tf.expand_dims(tf.cast(tf.maximum(after, 1), x.dtype), -1), mean)
+        share = spread(tf.expand_dims(tf.cast(tf.maximum(after, 1), mean.dtype), -1), mean)
         new = mean + tf.reduce_sum(gaps, axis=1) / share
-        return tf.reshape(new, [-1, *self.axes.shape]), [new, after]
+        return self.axes.output(new, x), [new, after]
 
     def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
         """Return the states after these rows; see Form."""

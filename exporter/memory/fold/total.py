@@ -41,12 +41,12 @@ class Total:
     ) -> tuple[Tensor, list[Tensor]]:
         """Run a call of the layer; see Form."""
         [x], [before] = inputs, states
-        x = x if valid is None else silence(x, valid)
-        x = tf.reduce_sum(x, self.axes.inner, keepdims=True) if self.axes.inner else x
-        new = before + tf.reduce_sum(x, axis=1)
+        rows = self.axes.rows(x if valid is None else silence(x, valid), tf.reduce_sum)
+        before = tf.cast(before, rows.dtype)
+        new = before + tf.reduce_sum(rows, axis=1)
         if self.running:
-            return tf.expand_dims(before, 1) + tf.cumsum(x, axis=1), [new]
-        return tf.reshape(new, [-1, *self.axes.shape]), [new]
+            return tf.cast(tf.expand_dims(before, 1) + tf.cumsum(rows, axis=1), x.dtype), [new]
+        return self.axes.output(new, x), [new]
 
     def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
         """Return the states after these rows; see Form."""
