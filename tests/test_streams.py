@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from custom import Around
+from keras import ops
 from streaming_models import (
     ZOO,
     kws,
@@ -290,3 +291,83 @@ def test_what_is_wrong_in_a_stream_is_seen_by_golden_numbers(case, monkeypatch, 
     report = signatures.check(signatures.open(artifact.path), golden)
     assert not report.ok
     assert not any(failure.note for failure in report.failures)
+
+
+def delta(x):
+    return gru(x[:, 1:] - x[:, :-1])
+
+
+def gru(x):
+    return keras.layers.GRU(3, return_sequences=True, name="gru")(x)
+
+
+def valid_tcn(x):
+    for dilation in (1, 4, 16, 64, 256):
+        x = keras.layers.Conv1D(4, 3, dilation_rate=dilation)(x)
+    return gru(x)
+
+
+SHAPES = {
+    "a dilation of 512": lambda x: gru(keras.layers.Conv1D(4, 3, dilation_rate=512)(x)),
+    "dilations that add up": valid_tcn,
+    "a slice far in": lambda x: gru(x[:, 300:]),
+    "rows cropped at both ends": lambda x: gru(keras.layers.Cropping1D((1, 1))(x)),
+    "rows cropped before a convolution": lambda x: keras.layers.Conv1D(3, 3, name="y")(x[:, 3:-1]),
+    "first differences": delta,
+    "every 31st row": lambda x: gru(x[:, ::31]),
+    "a running mean": lambda x: gru(ops.cumsum(x, axis=1) / ops.cumsum(ops.ones_like(x), axis=1)),
+    "a mask that is computed": lambda x: gru(
+        keras.layers.Masking()(keras.layers.Conv1D(4, 3, padding="causal", activation="relu")(x))
+    ),
+    "a choice between early and late": lambda x: gru(
+        ops.where(x > 0, x, keras.layers.Conv1D(6, 3)(keras.layers.ZeroPadding1D((2, 0))(x)))
+    ),
+    "a transposed convolution without a stride": lambda x: keras.layers.Conv1DTranspose(4, 3)(gru(x))[:, :-2],
+    "what is remembered only if it is large": lambda x: gru(
+        Around(lambda x: ops.concatenate([x[:, :7] * 0, ops.relu(x[:, :-7] - 5000.0)], axis=1) + x, name="loud")(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_time_of_any_shape_streams_to_what_keras_gives(shape, tmp_path):
+    x = keras.Input((None, 6), name="x")
+    model = scrambled(keras.Model(x, SHAPES[shape](x)))
+    [artifact] = export(model, "onnx", f"{tmp_path}/")
+    assert artifact.parity.ok
+    every = artifact.contract.signatures["step"].every
+    recorded = recording(model, 1400 // every, every, samples=1)
+    stream = signatures.open(artifact.path).stream(trim=True)
+    cuts = every * np.array([0, 1, 2, 10, 1400 // every])
+    [name] = artifact.contract.outputs
+    got = np.concatenate([stream.push(recorded[:, a:b])[name] for a, b in itertools.pairwise(cuts)], axis=1)
+    want = model.predict(recorded, verbose=0)
+    rows = min(got.shape[1], want.shape[1])
+    assert rows >= want.shape[1] > 0
+    np.testing.assert_allclose(got[:, :rows], want[:, :rows], atol=1e-4)
+
+
+def test_a_stream_that_is_resumed_gives_every_row(tmp_path):
+    x = keras.Input((None, 6), name="x")
+    model = scrambled(keras.Model(x, gru(keras.layers.Conv1D(5, 4)(x))))
+    [artifact] = export(model, "onnx", f"{tmp_path}/", check=False)
+    recorded, runner = recording(model, 40, 1, samples=1), signatures.open(artifact.path)
+    first = runner.stream(trim=True)
+    rows = [first.push(recorded[:, :20])["gru_sequences"]]
+    second = runner.stream(trim=True)
+    second.state = first.state
+    rows.append(second.push(recorded[:, 20:])["gru_sequences"])
+    np.testing.assert_allclose(np.concatenate(rows, axis=1), model.predict(recorded, verbose=0), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning")
+def test_what_adds_up_over_a_long_stream_is_kept_in_32_bits(tmp_path):
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, {"sum": ops.sum(x, axis=1), "mean": keras.layers.GlobalAveragePooling1D()(x)})
+    [artifact] = export(model, "savedmodel", f"{tmp_path}/", dtype="bfloat16")
+    stream = signatures.open(artifact.path).stream()
+    for value in (0.0, 1.0):
+        for _ in range(300):
+            outputs = stream.push(np.full((1, 1, 3), value, np.float32))
+    np.testing.assert_allclose(outputs["sum"], 300, rtol=1e-2)
+    np.testing.assert_allclose(outputs["mean"], 0.5, rtol=1e-2)
