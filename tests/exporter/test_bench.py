@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import time
 import warnings
 from functools import partial
@@ -276,10 +277,13 @@ def test_the_command_prints_a_table(exported):
     result = run(made["onnx"].path, made["tflite"].path, "--time", "4")
     lines = result.stdout.splitlines()
     assert " ".join(lines[0].split()) == "artifact signature batch time us a call us a step to the first"
-    shown = [line.split()[:4] for line in lines[1:-1] if line.strip()]
+    *rows, _, by_onnx, by_tflite = lines[1:]
+    shown = [line.split()[:4] for line in rows if line.strip()]
     paths = str(made["onnx"].path), str(made["tflite"].path)
     assert shown == [[path, name, "1", total] for name, total in (("sequence", "4"), ("step", "1")) for path in paths]
     assert [len(line.split()) for line in lines[1:3]] == [6, 10]
+    for line, path in ((by_onnx, paths[0]), (by_tflite, paths[1])):
+        assert re.fullmatch(rf"{re.escape(path)}: a step takes 1/[\d.]+ of recomputing a window of 4\.", line)
 
 
 @pytest.mark.parametrize(
