@@ -150,17 +150,20 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
     total = first.shape[1]
     ahead: list[int] = []
     behind: list[int] = []
+    silent = 0
     for m in range(rows // 2, rows // 2 + stride):
         for changed_rows, reached in ((slice(0, m), ahead), (slice(m, rows), behind)):
             where = np.flatnonzero(_changed(run, base, first, changed_rows, dtypes, rng))
-            if not len(where):  # ones, or a comparison with a number that is never drawn
-                return Found(Window(0, stride, 0, up))
-            if changed_rows.start == 0 and where[-1] < total - 1:
+            if not len(where):
+                silent += 1
+            elif changed_rows.start == 0 and where[-1] < total - 1:
                 reached.append(stride * int(where[-1] // up) - (m - 1))
             elif changed_rows.start and where[0] > 0:
                 reached.append(m - stride * int(where[0] // up))
             else:
                 return Found(ENDLESS)
+    if silent:  # ones, or a comparison with a number that is never drawn; else what it looks at lies farther off
+        return Found(Window(0, stride, 0, up) if silent == 2 * stride else ENDLESS)
     left, right = max(ahead), max(behind)
     if left + right < 0:  # what is changed shows on some rows only: the law has the word
         return Found(Window())
