@@ -173,6 +173,12 @@ def several_inputs():
     return keras.Model([a, b, static], layers.GRU(4, return_sequences=True, name="gru")(joined))
 
 
+def long_past():
+    """A convolution that remembers 64 kB."""
+    x = Input((None, 64), name="x")
+    return keras.Model(x, layers.Conv1D(3, 3, dilation_rate=128, padding="causal", name="y")(x))
+
+
 def shared():
     """Layers that are called twice, at different clocks."""
     x = Input((None, 4), name="x")

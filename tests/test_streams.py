@@ -12,6 +12,7 @@ from keras import ops
 from streaming_models import (
     ZOO,
     kws,
+    long_past,
     looking_ahead,
     masked_convolution,
     masked_mean,
@@ -214,8 +215,8 @@ MORE = {
     "several inputs": (several_inputs, {}),
     "shared layers": (shared, {}),
     "any batch": (kws, {"batch": "any"}),
-    "rings of several samples": (lambda: tcn(64, (1, 256)), {"batch": 3}),
-    "rings of one sample": (lambda: tcn(64, (1, 256)), {}),
+    "a ring of several samples": (long_past, {"batch": 3}),
+    "a ring of one sample": (long_past, {"to": "tflite"}),
     "16 bits": (kws, {"dtype": "float16", "to": ["onnx", "savedmodel"]}),
     "brain floats": (wake_word, {"dtype": "bfloat16", "to": "savedmodel"}),
 }

@@ -47,6 +47,8 @@ def surveyed(model: Model, lookahead: bool = False) -> Survey:
 def _streamed(model: Model, found: Survey, lookahead: bool) -> tuple[Survey | None, str]:
     """Return the survey of a model with what its layers remember; None and the reason where nothing makes it right."""
     reason = found.no_step or "No layer remembers anything."
+    if any(call.recurrence.reverse for call in found.calls):
+        return None, reason
     timed = [(port.name, port.time_axis) for port in found.inputs if port.time_axis is not None]
     if not found.flexible or len(time_dims(found.inputs)) != 1 or any(axis != 1 for _, axis in timed):
         return None, reason
