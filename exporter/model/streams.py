@@ -74,7 +74,7 @@ def _streamed(model: Model, found: Survey, lookahead: bool) -> tuple[Survey | No
                 if streamed.no_step is None:
                     return streamed, ""
                 reason = streamed.no_step
-        except UnsupportedModel as error:
+        except Exception as error:  # noqa: BLE001 - what a layer raises on rows that it wasn't made for: it isn't streamed
             reason = f"{one_line(error).removeprefix('UnsupportedModel: ').removesuffix('.')}."
         model.memories = NOTHING
     return None, reason
