@@ -33,7 +33,7 @@ autodoc_default_options = {"members": True}
 
 nitpick_ignore_regex = [
     # Types of other projects: building the site reads nothing from the net, so nothing is linked there.
-    (r"py:.*", r"(typing|collections|pathlib|numpy)\..*"),
+    (r"py:.*", r"(typing|collections|fractions|pathlib|numpy)\..*"),
     (r"py:.*", r"any|bool|float|int|str|optional|ArrayLike"),
     # Names of types that only say what an argument is; they are no API.
     (r"py:.*", r"(exporter|signatures)\..*\.(Array|Dim|Feeds|Role|Call|Progress|Extent|Choice|Dtype)"),

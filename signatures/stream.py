@@ -100,7 +100,7 @@ class Stream:
 
         Returns:
             Output port -> array. Outputs with a time axis have their rows of these T steps; the others are those of the
-            last step. With `buffer` and too few steps for a call: nothing, an empty dict.
+            last step. With `buffer` and too few steps for a call an empty dict.
 
         Raises:
             FeedError: When names, shapes or types don't fit; the state is then unchanged.
@@ -136,7 +136,7 @@ class Stream:
         themselves that is the same; elsewhere rows that look beyond the end differ from Keras'.
 
         Returns:
-            Output port -> array, of outputs with a time axis alone: the rows that were still to come. Buffered time
+            Output port -> array, the rows that were still to come, of outputs with a time axis alone. Buffered time
             steps that make no whole row are left out.
 
         Raises:

@@ -100,6 +100,7 @@ class Memories:
         recurrent: Name of a recurrent call -> the clock of its input.
         outputs: Clock of each of the model's outputs; None for one without rows.
         blocks: Paths of layers that are taken as one with what they hold.
+        rows: (A layer's or operation's id, which call of it) -> the clock of its output, where it has rows.
     """
 
     calls: tuple[Memory, ...] = ()
@@ -110,6 +111,7 @@ class Memories:
     recurrent: Mapping[str, Clock] = field(default_factory=dict)
     outputs: tuple[Clock | None, ...] = ()
     blocks: frozenset[str] = frozenset()
+    rows: Mapping[tuple[int, int], Clock] = field(default_factory=dict)
 
     @property
     def ports(self) -> tuple[Port, ...]:

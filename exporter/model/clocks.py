@@ -268,6 +268,7 @@ def find(
         model.eagerly(model.draw(sizes, SAMPLES, np.random.default_rng(3)))
     dtypes = [[x.dtype.name for x in entry.inputs] for entry in record]
     recurrent: dict[str, Clock] = {}
+    rows: dict[tuple[int, int], Clock] = {}
     with exactly(model, sizes) as exact:
         with watched(model.keras, blocks) as record:
             ran = exact.eagerly(exact.draw(sizes, SAMPLES, np.random.default_rng(3)))
@@ -276,6 +277,8 @@ def find(
         made, own = iter(ran.calls), {id(layer) for layer, _ in exact.layers.values()}
         for entry, types in zip(record, dtypes, strict=True):
             walk.visit(entry, types)
+            if given := walk.of(entry.outputs[0]).clock:
+                rows[id(entry.target), entry.nth] = given
             if id(entry.target) in own:
                 call, clock = next(made), walk.of(entry.inputs[0]).clock
                 recurrent |= {call.name: clock} if clock else {}
@@ -294,6 +297,7 @@ def find(
         recurrent=recurrent,
         outputs=outputs,
         blocks=blocks,
+        rows=rows,
     )
     late = any(clock.ahead > 0 and clock.delay > 0 for clock in (*outputs, *recurrent.values()) if clock)
     return memories, walk.told() if late else ""

@@ -6,7 +6,7 @@ could look back. A model that breaks it (a convolution over time, a pooling, a s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..memory.masks import as_layer
 from ..memory.window import Clock
 from . import swap
 from .function import Axis, Model, carried_states
+from .remember import Watched, watched
 from .swap import Call, Compute
 
 AGREE = {"float64": 1e-9, "float32": 1e-4}
@@ -121,7 +122,7 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
     """
     total, within = sum(sizes), AGREE.get(model.dtype, AGREE["float32"])
     feeds, memories = ports.draw(model, total), model.memories
-    with swap.recorded(model.keras) as whole:
+    with _watching(model) as seen, swap.recorded(model.keras) as whole:
         try:
             ran = model.eagerly(feeds, compute)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
@@ -140,8 +141,9 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
     state: dict[str, Array] = {**model.initial(ROWS), **{name: x for name, x in feeds.items() if name in links}}
     pieces: list[dict[str, Any]] = []
     records: list[Named] = []
+    watches: list[list[Watched]] = []
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
-        with swap.recorded(model.keras) as record:
+        with _watching(model) as watch, swap.recorded(model.keras) as record:
             try:
                 now = model.eagerly({**cut(feeds, ports.inputs, int(start), size), **state}, compute)
             except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
@@ -154,6 +156,7 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
         pieces.append(now.ports(ports.order))
         state = {port: np.asarray(pieces[-1][output]) for port, output in links.items()}
         records.append(record)
+        watches.append(watch)
 
     clocks = clocks_of(memories, ports.order, ran.calls)
     for name, value in ran.ports(ports.order).items():
@@ -168,10 +171,36 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
         if axis is not None and memories.calls:
             parts, rows, value = _on_time(parts, rows, value, clock.delay, axis)
         if not _agree(value, parts, rows, within, axis):
-            apart = not memories.calls and _apart(whole, records, sizes, within)
-            return apart or (
-                f"Output {name!r} of a stream isn't that of a whole recording." if memories.calls else NOBODY
-            )
+            if memories.calls:
+                what = _first_apart(memories, seen, watches, sizes, within) or f"Output {name!r}"
+                return f"{what} of a stream isn't that of a whole recording."
+            return _apart(whole, records, sizes, within) or NOBODY
+    return None
+
+
+def _watching(model: Model) -> AbstractContextManager[list[Watched]]:
+    """Watch the calls of a model whose layers remember; others are recorded by name alone."""
+    return watched(model.keras, model.memories.blocks) if model.memories.calls else nullcontext([])
+
+
+def _first_apart(
+    memories: Memories,
+    whole: Sequence[Watched],
+    pieces: Sequence[Sequence[Watched]],
+    sizes: Sequence[int],
+    within: float,
+) -> str | None:
+    """Return the first layer or operation whose rows in a stream aren't those of a whole recording; None for none."""
+    for k, entry in enumerate(whole):
+        clock = memories.rows.get((id(entry.target), entry.nth))
+        if clock is None or clock.delay < 0 or any(len(piece) != len(whole) for piece in pieces):
+            continue
+        parts, rows = [piece[k].outputs[0] for piece in pieces], [int(size / clock.rate) for size in sizes]
+        if any(part.shape[1] != n for part, n in zip(parts, rows, strict=True)):  # rows that are cut off afterwards
+            continue
+        late, rest, some = _on_time(parts, rows, entry.outputs[0], clock.delay, 1)
+        if not _agree(some, late, rest, within, 1):
+            return entry.what
     return None
 
 
