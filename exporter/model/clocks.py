@@ -103,10 +103,7 @@ class Walk:
             [y, *_] = entry.outputs
             clock = clock if y.shape[:2] == timed[0][0].shape[:2] else None
         if clock is None and late and not isinstance(entry.target, keras.layers.RNN):
-            raise UnsupportedModel(
-                f"{entry.what} makes one row of a whole recording, whose end needs time steps of the future"
-                f" ({self.told()})"
-            )
+            raise UnsupportedModel(f"{entry.what} makes one row of a whole recording, {self._why_late()}")
         for k, y in enumerate(entry.outputs):
             has_rows = clock is not None and len(y.shape) > 1 and (k == 0 or y.shape[:2] == entry.outputs[0].shape[:2])
             one = Row(None, late, bool(timed) or any(row.of_all for row in rows))
@@ -125,15 +122,17 @@ class Walk:
         if row.clock and row.clock.delay < 0:
             raise UnsupportedModel(f"Output {name!r} begins with {-row.clock.delay} rows of padding")
         if row.clock is None and row.late:
-            raise UnsupportedModel(
-                f"Output {name!r} is one row for a whole recording, whose end needs time steps of the future"
-                f" ({self.told()})"
-            )
+            raise UnsupportedModel(f"Output {name!r} is one row for a whole recording, {self._why_late()}")
         return row.clock
 
     def _ended(self, tensor: Any, clock: Clock) -> Clock:
         """Return the clock of a tensor with what is known from how many rows the recording has of it."""
         return replace(clock, ahead=int(tensor.shape[1] - (self.total / clock.rate - clock.delay)))
+
+    def _why_late(self) -> str:
+        if not self.future:
+            return "whose last rows it leaves out"
+        return f"whose end needs time steps of the future ({self.told()})"
 
     def told(self) -> str:
         """Return which layers look ahead and how far."""
