@@ -159,10 +159,10 @@ def save_recordings(path: Path, recordings: Recordings, speakers: np.ndarray) ->
     np.savez_compressed(path, frames=np.concatenate(recordings), lengths=lengths, speaker=speakers)
 
 
-def main() -> None:
-    """Download, train, measure and write the two files."""
-    parser = argparse.ArgumentParser(description="Train the Japanese Vowels example model.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the two files")
+def begin(description: str, written: str) -> tuple[Path, Recordings, np.ndarray, Recordings, np.ndarray]:
+    """Read the command line, fix every seed and download: the folder to write to, then what load_data returns."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help=f"folder for {written}")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
@@ -170,7 +170,14 @@ def main() -> None:
     tf.config.experimental.enable_op_determinism()
 
     print("Downloading the recordings ...")
-    train_recordings, train_speakers, test_recordings, test_speakers = load_data()
+    return out, *load_data()
+
+
+def main() -> None:
+    """Download, train, measure and write the two files."""
+    out, train_recordings, train_speakers, test_recordings, test_speakers = begin(
+        "Train the Japanese Vowels example model.", "the two files"
+    )
     model = train(train_recordings, train_speakers)
     accuracy = measure(model, test_recordings, test_speakers)
     model.save(out / "model.keras")

@@ -5,21 +5,16 @@ them with a GRU, and names a speaker at every frame, so that it can be run while
 `streaming.keras`. Shapes are given by axis letter: N recordings, B batch, T time steps (frames), F features.
 """
 
-import argparse
-from pathlib import Path
-
 import keras
 import numpy as np
-import tensorflow as tf
 from train import (
     BATCH_SIZE,
     FEATURES,
     NOISY_COPIES,
-    SEED,
     SPEAKERS,
     Recordings,
     add_noisy_copies,
-    load_data,
+    begin,
     pad,
 )
 
@@ -67,16 +62,9 @@ def measure(model: keras.Model, recordings: Recordings, speakers: np.ndarray) ->
 
 def main() -> None:
     """Download, train, measure and write the file."""
-    parser = argparse.ArgumentParser(description="Train the streaming example model.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the file")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-
-    keras.utils.set_random_seed(SEED)
-    tf.config.experimental.enable_op_determinism()
-
-    print("Downloading the recordings ...")
-    train_recordings, train_speakers, test_recordings, test_speakers = load_data()
+    out, train_recordings, train_speakers, test_recordings, test_speakers = begin(
+        "Train the streaming example model.", "the file"
+    )
     model = train(train_recordings, train_speakers)
     accuracy = measure(model, test_recordings, test_speakers)
     model.save(out / "streaming.keras")
