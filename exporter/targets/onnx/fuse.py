@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from .halves import reads
+
 Array = NDArray[Any]
 
 
@@ -151,12 +153,6 @@ class Fuser:
         for tensor in [tensor for tensor in self.graph.initializer if not read[tensor.name]]:
             self.graph.initializer.remove(tensor)
         return bool(idle)
-
-
-def reads(node: Any) -> set[str]:
-    """Return the names that a node and the graphs inside it read."""
-    inner = (attribute.g for attribute in node.attribute if attribute.HasField("g"))
-    return {*node.input, *(name for graph in inner for each in graph.node for name in reads(each))}
 
 
 def _perm(node: Any) -> list[int] | None:

@@ -29,9 +29,6 @@ def join_halves(graph: Any) -> None:
             _join(graph, fit, back)
     if backward:
         _sort(graph)
-        read = {name for node in graph.node for name in _read(node)} | {value.name for value in graph.output}
-        for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-            graph.initializer.remove(tensor)
 
 
 def _option(node: Any, name: str) -> Any:
@@ -55,7 +52,7 @@ def _linked(graph: Any, first: Any, second: Any) -> bool:
         waiting = [node]
         seen: set[str] = set()
         while waiting:
-            for name in _read(waiting.pop()) - seen:
+            for name in reads(waiting.pop()) - seen:
                 seen.add(name)
                 maker = made_by.get(name)
                 if maker is wanted:
@@ -95,8 +92,8 @@ def _sort(graph: Any) -> None:
     """Put the nodes in an order in which every input is made before it is read."""
     nodes = list(graph.node)
     makers = {output: k for k, node in enumerate(nodes) for output in node.output if output}
-    reads = {k: {makers[name] for name in _read(node) if name in makers} for k, node in enumerate(nodes)}
-    sorter = TopologicalSorter(reads)
+    needs = {k: {makers[name] for name in reads(node) if name in makers} for k, node in enumerate(nodes)}
+    sorter = TopologicalSorter(needs)
     sorter.prepare()
     del graph.node[:]
     while sorter.is_active():
@@ -105,7 +102,7 @@ def _sort(graph: Any) -> None:
         sorter.done(*ready)
 
 
-def _read(node: Any) -> set[str]:
+def reads(node: Any) -> set[str]:
     """Return what a node reads, the graphs inside it included."""
     names = set(node.input)
     for attribute in node.attribute:
@@ -113,6 +110,6 @@ def _read(node: Any) -> set[str]:
             inner = attribute.g
             own = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
             own |= {output for each in inner.node for output in each.output}
-            names |= {name for each in inner.node for name in _read(each)} - own
+            names |= {name for each in inner.node for name in reads(each)} - own
             names |= {value.name for value in inner.output} - own
     return names
