@@ -301,7 +301,12 @@ def state_output(layer: str, state: str) -> str:
 
 def state_input(layer: str, state: str) -> str:
     """Return the port that takes an initial state: `<layer>_h_in`, `<layer>_c_in`."""
-    return f"{layer}_{state}_in"
+    return going_in(state_output(layer, state))
+
+
+def going_in(output: str) -> str:
+    """Return the port that takes what another one gave after the last call: `<output>_in`."""
+    return f"{output}_in"
 
 
 def sequences_output(layer: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from signatures.contract import state_output
+from signatures.contract import sequences_output, state_output
 from signatures.ports import Port
 
 from .recurrence import port_dtype
@@ -118,6 +118,11 @@ class Memories:
         """The ports that give what is remembered."""
         counter = [Port(self.counter, "state", ("batch",), "int32", self.gated + 1)] if self.gated else []
         return (*(port for call in self.calls for port in call.ports.values()), *counter)
+
+    def clocks(self, order: Sequence[str]) -> dict[str, Clock]:
+        """Return the clock of each port with rows, given the ports of the model's outputs in its order."""
+        outputs = {port: clock for port, clock in zip(order, self.outputs, strict=False) if clock}
+        return {**outputs, **{sequences_output(name): clock for name, clock in self.recurrent.items()}}
 
     @property
     def beyond(self) -> int:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from signatures.contract import LENGTHS, SIGNATURES, Contract, Proven, state_input, state_output
+from signatures.contract import LENGTHS, SIGNATURES, Contract, Proven, going_in, state_input, state_output
 from signatures.errors import UnsupportedModel
 from signatures.ports import Carry, Port, Signature, time_dims
 
@@ -33,7 +33,7 @@ def contract(
     Raises:
         UnsupportedModel: When a signature that was asked for, or lengths, can't be had.
     """
-    memories = survey.memories
+    memories, clocks = survey.memories, survey.memories.clocks(survey.order)
     if lengths and memories.calls:
         raise UnsupportedModel(
             f"lengths can't be had: layer {memories.calls[0].name!r} remembers time steps beyond a sample's length.\n"
@@ -54,10 +54,10 @@ def contract(
         if made.own
         for short, port in made.states.items()
     ]
-    states += [replace(port, name=f"{port.name}_in") for port in memories.ports]
+    states += [replace(port, name=going_in(port.name)) for port in memories.ports]
     recurrent = [*(port for made in survey.calls for port in made.outputs), *memories.ports]
     carries = [carry for made in survey.calls for carry in _carries(made)]
-    carries += [Carry(port.name, f"{port.name}_in") for port in memories.ports]
+    carries += [Carry(port.name, going_in(port.name)) for port in memories.ports]
     starts = Counter(carry.input for carry in carries)  # an input that two states start from can be fed by neither
     common = Signature(
         "sequence",
@@ -65,8 +65,8 @@ def contract(
         (*survey.outputs, *recurrent),
         tuple(c for c in carries if starts[c.input] == 1),
         every=memories.every,
-        delay={port: clock.delay for port, clock in survey.clocks.items() if clock.delay},
-        ahead={port: clock.ahead for port, clock in survey.clocks.items() if clock.ahead > 0},
+        delay={port: clock.delay for port, clock in clocks.items() if clock.delay},
+        ahead={port: clock.ahead for port, clock in clocks.items() if clock.ahead > 0},
     )
     one = dict.fromkeys(time_dims(survey.inputs), memories.every)
     made = {

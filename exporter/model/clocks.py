@@ -5,7 +5,7 @@ rows. Nothing is believed: law.py then holds the model with these memories to wh
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,8 +23,8 @@ from ..memory.window import Clock, Past, Wait, Window
 from . import reach
 from .function import Axis, Model
 from .law import exactly
-from .probe import ENDLESS, SAMPLES, WHOLE, Found, found_by_options, only_rows_padded, probe
-from .remember import Watched, watched
+from .probe import ENDLESS, SAMPLES, WHOLE, Found, found_by_options, probe
+from .remember import Watched, on_rows, watched
 
 RECORDING = 720
 """Time steps of the recording, at least and of which it is a multiple: one of most strides."""
@@ -171,12 +171,9 @@ class Walk:
             return after, None
         if len(timed) > 1:
             raise UnsupportedModel(f"{entry.what} looks at several time steps of several inputs")
-        padded = None
-        if found_by_options(entry.target, len(shapes[0])) and only_rows_padded(entry.target):
-            padded = entry.target
-        past = Past(found.window, clocks[0], shapes[0], dtypes[0], padded, found.cropped)
+        past = Past(found.window, clocks[0], shapes[0], dtypes[0], found.padded, found.cropped)
         size = (found.window.stride == 1) * past.keep * math.prod(shapes[0]) * np.dtype(port_dtype(dtypes[0])).itemsize
-        return after, Ring(past) if size >= LONG and type(padded) is keras.layers.Conv1D else past
+        return after, Ring(past) if size >= LONG and type(found.padded) is keras.layers.Conv1D else past
 
     def _whole(self, entry: Watched, timed: list[tuple[Any, Row]], found: Found) -> tuple[Clock | None, Form | None]:
         """Let pass what gives the last row alone; refuse what looks at all."""
@@ -187,7 +184,7 @@ class Walk:
         )
 
     def _found(self, entry: Watched, timed: Any, shapes: list[tuple[int, ...]]) -> Found:
-        known = found_by_options(entry.target, len(shapes[0])) if len(timed) == 1 else None
+        known = found_by_options(entry.target) if len(timed) == 1 else None
         key = (
             id(entry.target),
             tuple(shapes),
@@ -217,22 +214,16 @@ class Walk:
         return name
 
 
-def _on_rows(entry: Watched, timed: list[tuple[Any, Row]]) -> Any:
+def _on_rows(entry: Watched, timed: list[tuple[Any, Row]]) -> Callable[..., Any]:
     """Return a call of a layer on other rows in the place of its own."""
-    own = [any(x is each for each, _ in timed) for x in entry.inputs]
-
-    def again(rows: list[Any]) -> Any:
-        place = iter(rows)
-        return entry.again([next(place) if is_timed else x for x, is_timed in zip(entry.inputs, own, strict=True)])
-
-    return again
+    return on_rows(entry.again, entry.inputs, [any(x is each for each, _ in timed) for x in entry.inputs])
 
 
 def _last_only(entry: Watched, timed: list[tuple[Any, Row]]) -> bool:
     """Whether a layer gives the same when all rows but the last one are others."""
     again = _on_rows(entry, timed)
     others = [keras.ops.concatenate([x[:, :-1] * 0 + 1, x[:, -1:]], axis=1) for x, _ in timed]
-    one, other = (keras.tree.flatten(again(xs)) for xs in ([x for x, _ in timed], others))
+    one, other = (keras.tree.flatten(again(*xs)) for xs in ([x for x, _ in timed], others))
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
 
 
@@ -260,11 +251,9 @@ def find(
     Raises:
         UnsupportedModel: Naming the layer that no state makes right.
     """
-    total = _recording(model, lengths, timed, every)
+    total, record = _recording(model, lengths, timed, blocks, every)
     sizes = {**lengths, **dict.fromkeys(timed, total)}
     walk = Walk(set(taken), total)
-    with watched(model.keras, blocks) as record:
-        model.eagerly(model.draw(sizes, SAMPLES, np.random.default_rng(3)))
     dtypes = [[x.dtype.name for x in entry.inputs] for entry in record]
     recurrent: dict[str, Clock] = {}
     rows: dict[tuple[int, int], Clock] = {}
@@ -302,8 +291,10 @@ def find(
     return memories, walk.told() if late else ""
 
 
-def _recording(model: Model, lengths: Mapping[Axis, int], timed: list[Axis], every: int) -> int:
-    """Return a number of time steps that the model runs with, beyond what its options reach.
+def _recording(
+    model: Model, lengths: Mapping[Axis, int], timed: list[Axis], blocks: frozenset[str], every: int
+) -> tuple[int, list[Watched]]:
+    """Return a number of time steps that the model runs with, beyond what its options reach, and its calls on them.
 
     Raises:
         UnsupportedModel: When it runs with none that was tried.
@@ -312,10 +303,12 @@ def _recording(model: Model, lengths: Mapping[Axis, int], timed: list[Axis], eve
     unit, reason = math.lcm(RECORDING, every) if every <= RECORDING else every, ""
     for far in dict.fromkeys((known, max(known, other))):
         total = -(-(far + RECORDING) // unit) * unit
+        feeds = model.draw({**lengths, **dict.fromkeys(timed, total)}, SAMPLES, np.random.default_rng(3))
         try:
-            model.eagerly(model.draw({**lengths, **dict.fromkeys(timed, total)}, 1, np.random.default_rng(3)))
+            with watched(model.keras, blocks) as record:
+                model.eagerly(feeds)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             reason = f"the model doesn't run on {total} time steps ({one_line(error)})"
         else:
-            return total
+            return total, record
     raise UnsupportedModel(reason)

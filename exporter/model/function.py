@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from signatures.contract import LENGTHS, identifier, sequences_output, state_input, state_output, unique
+from signatures.contract import LENGTHS, going_in, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import UnsupportedModel
 from signatures.feeds import random_feeds
 from signatures.golden import ROUNDINGS
@@ -144,7 +144,7 @@ class Model:
             for prefix, (_, recurrence) in self.layers.items()
             for short, shape in recurrence.states.items()
         }
-        return {**recurrent, **{f"{port.name}_in": port for port in self.memories.ports}}
+        return {**recurrent, **{going_in(port.name): port for port in self.memories.ports}}
 
     def run(self, feeds: Mapping[str, Any], compute: Compute, lowered: bool = False) -> Ran:
         """Run on port feeds: the model's inputs, and states where they are given.

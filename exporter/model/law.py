@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from signatures.contract import sequences_output, state_output
+from signatures.contract import going_in, sequences_output, state_output
 from signatures.errors import one_line
 from signatures.ports import Array, Port
 from signatures.stream import cut
@@ -127,7 +127,7 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
             ran = model.eagerly(feeds, compute)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it
             return f"The model doesn't run on {total} time steps ({one_line(error)})."
-    links: dict[str, str] = {f"{port.name}_in": port.name for port in memories.ports}
+    links: dict[str, str] = {going_in(port.name): port.name for port in memories.ports}
     for made in ran.calls:
         states = carried_states(made)
         if made.recurrence.reverse:
@@ -206,13 +206,11 @@ def _first_apart(
 
 def clocks_of(memories: Memories, order: Sequence[str], calls: Sequence[Call]) -> dict[str, Clock | None]:
     """Return the clocks of outputs over time; None for a last state that Keras has on longer recordings only."""
-    clocks = {port: clock for port, clock in zip(order, memories.outputs, strict=False) if clock}
     late: dict[str, None] = {}
     for made in calls:
-        clock = clocks[sequences_output(made.name)] = memories.recurrent.get(made.name, Clock())
-        if clock.ahead:
+        if memories.recurrent.get(made.name, Clock()).ahead:
             late.update(dict.fromkeys(state_output(made.name, short) for short in made.recurrence.states))
-    return {**clocks, **late}
+    return {**memories.clocks(order), **late}
 
 
 def _on_time(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..memory.window import Window
 
 Array = NDArray[Any]
-Run = Callable[[list[Any]], Any]
+Run = Callable[..., Any]
 
 ROWS = (480, 2400, 9600, 38_400)
 """Rows of the inputs that are tried, one after the other, until none of the ends is reached.
@@ -52,14 +52,16 @@ class Found:
         window: Which rows it looks at; WHOLE or ENDLESS where that has no end.
         ahead: Rows beyond the end of a recording that its last row looks at, or is, as padding.
         cropped: Rows at the end of a recording that none looks at, although a window would fit.
+        padded: The layer, where its option `padding` may be "valid" for time alone, see Past.
     """
 
     window: Window | str
     ahead: int = 0
     cropped: int = 0
+    padded: Any = None
 
 
-def found_by_options(layer: Any, rank: int) -> Found | None:
+def found_by_options(layer: Any) -> Found | None:
     """Return what a layer of Keras' own does by its options; None where these don't tell."""
     kind = type(layer)
     if kind not in _CONVOLUTIONS | _POOLINGS or layer.data_format != "channels_last":
@@ -68,11 +70,14 @@ def found_by_options(layer: Any, rank: int) -> Found | None:
     reach = (size - 1) * (layer.dilation_rate[0] if kind in _CONVOLUTIONS else 1)
     stride = layer.strides[0]
     if layer.padding == "valid":
-        return Found(Window(reach, stride, 0))
+        return Found(Window(reach, stride, 0), padded=layer)
     if layer.padding == "causal":
-        return Found(Window(reach, stride, reach))
+        return Found(Window(reach, stride, reach), padded=layer)
+    if kind in _POOLINGS:
+        return None
     beside = max(reach + 1 - stride, 0)  # rows of padding, for recordings of whole strides
-    return Found(Window(reach, stride, beside // 2), beside - beside // 2) if kind in _CONVOLUTIONS else None
+    alone = layer if len(layer.kernel_size) == 1 else None  # padding no other axis
+    return Found(Window(reach, stride, beside // 2), beside - beside // 2, padded=alone)
 
 
 _CONVOLUTIONS = {
@@ -92,11 +97,6 @@ _POOLINGS = {
     keras.layers.MaxPooling2D,
     keras.layers.MaxPooling3D,
 }
-
-
-def only_rows_padded(layer: Any) -> bool:
-    """Whether a layer of known options pads no axis but time, so that `padding` may be "valid" for time alone."""
-    return layer.padding != "same" or len(getattr(layer, "kernel_size", (0, 0))) == 1
 
 
 def probe(again: Run, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> Found | None:
@@ -130,7 +130,7 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
 
     def run(inputs: list[Array]) -> Any:
         tensors = [tf.constant(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
-        outputs = [y for y in keras.tree.flatten(again(tensors)) if keras.ops.is_tensor(y)]
+        outputs = [y for y in keras.tree.flatten(again(*tensors)) if keras.ops.is_tensor(y)]
         return np.asarray(outputs[0]).astype(np.float64)
 
     def count(rows: int) -> int:
@@ -173,7 +173,7 @@ def _tried(again: Run, rows: int, shapes: Sequence[tuple[int, ...]], dtypes: Seq
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    if dtype.startswith(("float", "bfloat")):
+    if keras.backend.is_float_dtype(dtype):
         return rng.standard_normal(shape)
     rows = rng.integers(0, 2, (*shape[:2], *[1] * (len(shape) - 2)))  # alike within a row: what any() and all() see
     return np.broadcast_to(rows, shape)
@@ -193,7 +193,7 @@ def _changed(
         others = []
         for x, dtype in zip(base, dtypes, strict=True):
             other = x.copy()
-            if dtype.startswith(("float", "bfloat")):
+            if keras.backend.is_float_dtype(dtype):
                 other[:, rows] += scale * rng.standard_normal(other[:, rows].shape)
             else:
                 other[:, rows] = 1 - other[:, rows]

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from signatures.contract import state_input
+from signatures.contract import going_in, state_input
 
 from ..inside import functional_of, held, is_keras_own, replaced
 from ..memory.form import Memories, Memory
@@ -64,7 +64,7 @@ class Remembering:
 
     def _before(self) -> Tensor:
         """Return how many time steps there were before this call, [B]."""
-        return self.feeds[f"{self.memories.counter}_in"]
+        return self.feeds[going_in(self.memories.counter)]
 
     def _total(self) -> Any:
         return steps_of(self.inputs[self.memories.timed])
@@ -79,10 +79,7 @@ class Remembering:
             tensors, again = taken(own, args, kwargs)
             timed = [x for x, clock in zip(tensors, memory.clocks, strict=True) if clock]
 
-            def on(*others: Tensor) -> Any:
-                place = iter(others)
-                return again([next(place) if clock else x for x, clock in zip(tensors, memory.clocks, strict=True)])
-
+            on = on_rows(again, tensors, [clock is not None for clock in memory.clocks])
             ports = memory.ports
             states = [self.feeds[state_input(memory.name, short)] for short in memory.form.states]
             valid = mask_of(kwargs)
@@ -122,6 +119,18 @@ def taken(own: Callable[..., Any], args: Any, kwargs: Any) -> tuple[list[Tensor]
         return own(*new_args, **new_named)
 
     return tensors, again
+
+
+def on_rows(
+    again: Callable[[Sequence[Tensor]], Any], tensors: Sequence[Tensor], timed: Sequence[bool]
+) -> Callable[..., Any]:
+    """Return a call with other tensors in the place of those that have rows, and its own for the rest."""
+
+    def on(*others: Tensor) -> Any:
+        place = iter(others)
+        return again([next(place) if has_rows else x for x, has_rows in zip(tensors, timed, strict=True)])
+
+    return on
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from signatures.contract import LENGTHS
+from signatures.contract import LENGTHS, going_in
 from signatures.errors import UnsupportedModel, one_line
 from signatures.ports import TIME, time_dims
 
@@ -83,5 +83,5 @@ def _streamed(model: Model, found: Survey, lookahead: bool) -> tuple[Survey | No
 def _ports(found: Survey) -> set[str]:
     """Return the names of all ports, and of those that its states come from."""
     outputs = [*found.outputs, *(port for call in found.calls for port in call.outputs)]
-    states = [f"{port.name}_in" for port in outputs if port.role == "state"]
+    states = [going_in(port.name) for port in outputs if port.role == "state"]
     return {LENGTHS, *found.tried, *(port.name for port in (*found.inputs, *outputs)), *states}

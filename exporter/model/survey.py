@@ -25,7 +25,6 @@ from signatures.ports import TIME, Dim, Port
 from .. import inside
 from ..memory.form import NOTHING, Memories
 from ..memory.recurrence import Recurrence, port_dtype
-from ..memory.window import Clock
 from . import law, reach
 from .function import Axis, Model, recurrent_ports
 from .swap import Call
@@ -108,12 +107,6 @@ class Survey:
     one_clock: bool
     proven: int = 0
     memories: Memories = NOTHING
-
-    @property
-    def clocks(self) -> dict[str, Clock]:
-        """Output over time -> when its rows come, where they aren't those of the time steps."""
-        clocks = {port: clock for port, clock in zip(self.order, self.memories.outputs, strict=False) if clock}
-        return {**clocks, **{sequences_output(name): clock for name, clock in self.memories.recurrent.items()}}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import keras
+
 from ...inside import is_keras_own
 from ..form import Form
 from .axes import axes_of
@@ -32,7 +34,7 @@ FOLDS: dict[str, Callable[..., Form]] = {
 
 def folded(target: Any, row: tuple[int, ...], dtype: str) -> Form | None:
     """Return how a layer or operation folds its input [B, T, *row] of floats; None where it isn't known to."""
-    if not dtype.startswith(("float", "bfloat")) or not is_keras_own(type(target)):  # Keras changes others' type
+    if not keras.backend.is_float_dtype(dtype) or not is_keras_own(type(target)):  # Keras changes others' type
         return None
     make, axes = FOLDS.get(type(target).__name__), axes_of(target, row)
     return None if make is None or axes is None else make(axes, dtype)

@@ -37,8 +37,11 @@ class Axes:
 
     def rows(self, x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
         """Return each row folded within, in at least 32 bits: what adds up over a stream outgrows 16."""
-        wide = tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
-        return reduce(wide, self.inner, keepdims=True) if self.inner else wide
+        return self.within(tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x, reduce)
+
+    def within(self, x: Any, reduce: Callable[..., Any]) -> Any:
+        """Return each row folded within: of a tensor or an array."""
+        return reduce(x, self.inner, keepdims=True) if self.inner else x
 
     def output(self, folded: Tensor, like: Tensor) -> Tensor:
         """Return what all rows are folded into as the layer gives it."""

@@ -59,5 +59,4 @@ class Extreme:
         """Return the states after these rows; see Form."""
         [x] = rows
         pick = np.max if self.largest else np.min
-        x = pick(x, axis=self.axes.inner, keepdims=True) if self.axes.inner else x
-        return [pick(x, axis=1, initial=self._start)]
+        return [pick(self.axes.within(x, pick), axis=1, initial=self._start)]

@@ -58,7 +58,7 @@ class Mean:
     def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
         """Return the states after these rows; see Form."""
         [x] = rows
-        x = x.mean(axis=self.axes.inner, keepdims=True) if self.axes.inner else x
+        x = self.axes.within(x, np.mean)
         weights = np.ones(x.shape[:2]) if mask is None else mask.astype(np.float64)
         count = weights.sum(axis=1)
         total = (x * weights.reshape(*weights.shape, *[1] * (x.ndim - 2))).sum(axis=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -51,5 +52,4 @@ class Total:
     def reached(self, rows: Sequence[Array], mask: Array | None) -> list[Array]:
         """Return the states after these rows; see Form."""
         [x] = rows
-        x = x.sum(axis=self.axes.inner, keepdims=True) if self.axes.inner else x
-        return [x.sum(axis=1)]
+        return [np.sum(self.axes.within(x, np.sum), axis=1)]
