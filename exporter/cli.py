@@ -21,6 +21,7 @@ import signatures
 from signatures import files
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
+from signatures.schemes import SCHEMES
 
 from . import child, deliver
 from .read.budget import MAX_MEMORY
@@ -171,6 +172,14 @@ def main() -> None:
     show_default=True,
     help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
+@click.option("--quantize", type=click.Choice(list(SCHEMES)), help="Store weights, or all numbers, in fewer bits.")
+@click.option("--precise", is_flag=True, help="Quantize weights more closely, in about twice the bytes.")
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Recordings to quantize by: an .npz, a folder of them, FILE.py:FUNCTION.  [default: random numbers]",
+)
+@click.option("--gate", type=float, help="dB of signal over noise below which nothing is delivered.")
 @in_dtype
 @memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")

@@ -23,11 +23,15 @@ from signatures.errors import ArtifactError, ParityError, UnsupportedModel
 from signatures.golden import Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
+from signatures.quality import Quality
+from signatures.schemes import SCHEMES, Quantized
 
 from . import deliver
 from .lower.plan import Choice, Plan, Plans, describe
 from .memory.recurrence import Recurrence
+from .read import calibration
 from .read.budget import MAX_MEMORY
+from .read.calibration import Recordings
 from .read.loading import Loaded, load, require_keras
 from .request import DELIVERING, Dtype, Extent, Progress, Request, Stage, in_silence, named_targets
 from .targets import Target
@@ -35,6 +39,7 @@ from .targets import Target
 if TYPE_CHECKING:
     from .model.function import Model
     from .model.survey import Survey
+    from .prove.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Artifact:
         sha256: Of the file; of a folder as `deliver.digest` says.
         parity: How it compared; None with check=False.
         seconds: Wall time of its trace, write and check.
+        quality: How good it is along a stream, of a quantized one that was measured.
     """
 
     target: str
@@ -62,6 +68,7 @@ class Artifact:
     sha256: str
     parity: ParityReport | None
     seconds: Mapping[str, float]
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,10 @@ def export(
     check: bool = True,
     force: bool = False,
     lookahead: bool = False,
+    quantize: str | None = None,
+    precise: bool = False,
+    calibration: Any = None,
+    gate: float | None = None,
     progress: Progress = in_silence,
 ) -> list[Artifact]:
     """Export a Keras model with recurrent layers, its state explicit, and prove it before delivering it.
@@ -182,6 +193,11 @@ def export(
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
         lookahead: Whether layers may look into the future: their outputs then come so many time steps later.
+        quantize: "float16", "dynamic", "int8" or "int16x8"; None means not at all.
+        precise: Whether to store weights more closely than the scheme has them: about twice as large.
+        calibration: Recordings that the model is quantized by and measured on: an .npz file, a folder, a
+            "FILE.py:FUNCTION", or a list of arrays [T, ...] or dicts of them by input; None means random numbers.
+        gate: The least signal-to-noise ratio of any port, in dB, with which it is delivered; None: the scheme's.
         progress: Called with each Stage as it starts; str() of it is a line to show.
 
     Returns:
@@ -194,9 +210,11 @@ def export(
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
     request = Request(
-        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead
-    )
+        named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead,
+        quantize, precise, calibration, gate,
+    )  # fmt: skip
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
+    stem += f"_{quantize}" if quantize else ""
     final, contract_path = deliver.paths(stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), request.force)
@@ -204,13 +222,15 @@ def export(
     with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead) as opened:
         for target in request.targets:
             target.check_types(opened.model.types)
-        contract = opened.contract(request.targets, request.signatures, request.lengths)
+        contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
         fixed = _fixed(opened.survey, request.time)
         together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
         deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
         subject = Subject(opened.model, opened.survey, contract, fixed)
         if request.check:
             subject = subject.proven(progress)
+        if request.quantize is not None:
+            subject = subject.recorded(request, progress)
         artifacts: list[Artifact] = []
 
         def seal(stage: deliver.Staged) -> None:
@@ -241,6 +261,8 @@ class Subject:
         contract: What is promised, without artifacts.
         fixed: Time dimensions that are fixed, name -> size.
         golden: What its artifacts are held to; None where they aren't checked.
+        recordings: What it is quantized by; None where it isn't.
+        trial: What quantized artifacts are measured by; None where they aren't, or the model can't be streamed.
     """
 
     model: "Model"
@@ -248,6 +270,8 @@ class Subject:
     contract: Contract
     fixed: Mapping[str, int]
     golden: Case | None = None
+    recordings: Recordings | None = None
+    trial: "Trial | None" = None
 
     def record(
         self, progress: Progress, feeds: Mapping[str, Array] | None = None, totals: Sequence[int] | None = None
@@ -267,6 +291,34 @@ class Subject:
         atol, rtol = golden.tolerance.atol, golden.tolerance.rtol
         proven = replace(self.contract.proven, atol=atol, rtol=rtol, inputs=golden.inputs, noise=golden.noise)
         return replace(self, golden=golden, contract=replace(self.contract, proven=proven))
+
+    def recorded(self, request: Request, progress: Progress) -> "Subject":
+        """Return the same with recordings to quantize it by, and what it gives on them.
+
+        Raises:
+            UnsupportedModel: When it computes in another type than float32.
+            FeedError: When recordings don't fit its ports.
+        """
+        if self.contract.scheme != "float32":
+            raise UnsupportedModel(
+                f"the model computes in {self.contract.scheme}; only float32 is quantized.\n  Give --dtype float32."
+            )
+        from .prove.trial import trial
+
+        signature = next(iter(self.contract.signatures.values()))
+        progress(Stage("quantizing", run="reading recordings"))
+        if request.calibration is None:
+            found = calibration.random(signature, {**self.contract.example, **self.fixed})
+        else:
+            found = calibration.given(request.calibration, signature)
+        scheme = SCHEMES[str(request.quantize)]
+        gate = scheme.gate if request.gate is None else request.gate
+        quantized = Quantized(scheme.name, gate, found.told, request.precise)
+        subject = replace(self, recordings=found, contract=replace(self.contract, quantized=quantized))
+        if request.check and self.contract.no_step is None:
+            progress(Stage("golden numbers", run="a stream of recordings"))
+            subject = replace(subject, trial=trial(self.model, self.contract, found))
+        return subject
 
     def dims(self, target: Target, batch: Extent) -> dict[str, int]:
         """Return the dimensions that are fixed in an artifact."""
@@ -319,7 +371,10 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     graphs = target.facts.graphs(subject.contract, subject.survey.inputs, dims)
     plans = _plan(runs, target, graphs, request.lowering)
     reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
-    contract = replace(subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)})
+    quantized = subject.contract.quantized
+    contract = replace(
+        subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)}, quantized=None
+    )
 
     clock = [time.perf_counter()]
     progress(Stage("tracing", target.name))
@@ -335,16 +390,49 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
             "  Nothing was written. Try another target."
         )
     clock.append(time.perf_counter())
-    report = None if subject.golden is None else _check(subject.golden, target, stage, progress)
+    report, quality = None if subject.golden is None else _check(subject.golden, target, stage, progress), None
+    if quantized is not None and subject.recordings is not None:
+        progress(Stage("quantizing", target.name))
+        contract = replace(contract, quantized=quantized)
+        seen = subject.recordings.seen
+        contract = target.quantizer.quantize(stage, contract, quantized.scheme, quantized.precise, seen)
+        ops = writer.ops(stage)
+        if subject.golden is not None:
+            quality = _measure(subject, quantized, target, stage, progress)
     clock.append(time.perf_counter())
     files = [file for file in (stage, *stage.rglob("*")) if file.is_file()]
     seconds = {name: b - a for name, a, b in zip(("trace", "convert", "check"), clock, clock[1:], strict=False)}
     size = sum(file.stat().st_size for file in files)
-    return Artifact(target.name, stage, contract, stage, ops, size, deliver.digest(stage), report, seconds)
+    return Artifact(target.name, stage, contract, stage, ops, size, deliver.digest(stage), report, seconds, quality)
 
 
-def _check(golden: Case, target: Target, stage: Path, progress: Progress) -> ParityReport:
-    """Hold an artifact to golden numbers in its own runtime.
+def _measure(subject: Subject, quantized: Quantized, target: Target, stage: Path, progress: Progress) -> Quality | None:
+    """Hold a quantized artifact to the laws of streams and to its gate.
+
+    Returns:
+        How good it is; None for a model that can't be streamed, which is held to its golden numbers.
+
+    Raises:
+        UnsupportedModel: When it doesn't run in its runtime.
+        ParityError: When it breaks a law, or is below the gate.
+    """
+    held = subject.golden if subject.trial is None else None
+    _check(held, target, stage, progress)
+    if subject.trial is None:
+        return None
+    progress(Stage("checking", target.name, "a stream of recordings"))
+    quality = subject.trial.measured(signatures.open(stage, trust=True), quantized.gate)
+    if not quality.ok:
+        raise ParityError(
+            f"The {target.name} artifact in {quantized.scheme} is not delivered. {quality.summary()}\n"
+            "  Calibrate on data of your own (--calibration), take another scheme (--precise, --quantize), or ask for"
+            " less (--gate)."
+        )
+    return quality
+
+
+def _check(golden: Case | None, target: Target, stage: Path, progress: Progress) -> ParityReport:
+    """Hold an artifact to golden numbers, or without to the laws of streams, in its own runtime.
 
     Raises:
         UnsupportedModel: When it doesn't run there.

@@ -1,12 +1,15 @@
 """What the user asked for, checked once, for the command line and Python alike."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from signatures.contract import SIGNATURES
+from signatures.errors import UnsupportedModel
 from signatures.golden import ROUNDINGS
+from signatures.schemes import SCHEMES
 
 from .lower.plan import Choice
 from .read.budget import MAX_MEMORY
@@ -21,12 +24,14 @@ class Stage:
     """A part of the work, told as it starts; str() of it is a line to show.
 
     Attributes:
-        name: What is done: loading, surveying, golden numbers, tracing, converting, checking or delivering.
+        name: What is done: loading, surveying, golden numbers, tracing, converting, quantizing, checking or delivering.
         target: The artifact it is done for; "" where it is for all.
         run: The golden run it is at, where it goes through several.
     """
 
-    name: Literal["loading", "surveying", "golden numbers", "tracing", "converting", "checking", "delivering"]
+    name: Literal[
+        "loading", "surveying", "golden numbers", "tracing", "converting", "quantizing", "checking", "delivering"
+    ]
     target: str = ""
     run: str = ""
 
@@ -62,6 +67,10 @@ class Request:
     check: bool = True
     force: bool = False
     lookahead: bool = False
+    quantize: str | None = None
+    precise: bool = False
+    calibration: Any = None
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no export has, in the words of the command line.
@@ -82,6 +91,50 @@ class Request:
         if self.lowering not in CHOICES:
             raise ValueError(f"lowering={self.lowering!r}: give {', '.join(CHOICES)}")
         check_choice(self.lowering, self.targets)
+        self._check_quantized()
+
+    def _check_quantized(self) -> None:
+        if self.quantize is None:
+            named = {
+                "precise": self.precise,
+                "calibration": self.calibration is not None,
+                "gate": self.gate is not None,
+            }
+            if given := [name for name, value in named.items() if value]:
+                raise ValueError(f"{given[0]} goes with quantize; give quantize={'|'.join(SCHEMES)}, or leave it out")
+            return
+        if self.quantize not in SCHEMES:
+            raise ValueError(f"quantize={self.quantize!r}: give {', '.join(SCHEMES)} or None")
+        if self.gate is not None and not math.isfinite(self.gate):
+            raise ValueError(f"gate={self.gate!r}: give decibels")
+        for target in self.targets:
+            if self.quantize not in target.schemes:
+                others = [each.name for each in TARGETS.values() if self.quantize in each.schemes]
+                has = f"It has {', '.join(target.schemes)}." if target.schemes else "It isn't quantized at all."
+                raise UnsupportedModel(
+                    f"{target.name} has no form for {self.quantize!r}. {has}\n  Export {self.quantize} to"
+                    f" {' or '.join(others)}."
+                )
+            if self.quantize in target.integers and len(self.targets) > 1:
+                raise UnsupportedModel(
+                    f"{self.quantize} makes integers of the ports of {target.name}, not of those of other targets.\n"
+                    f"  Export to one at a time: --to {target.name}."
+                )
+        if self.integers and self.signatures is not None and set(self.signatures) != {"step"}:
+            raise UnsupportedModel(
+                f"signature 'sequence' can't be had in {self.quantize}: no runtime runs a loop of integers right.\n"
+                "  Leave --signatures out, or quantize with float16 or dynamic."
+            )
+
+    @property
+    def integers(self) -> bool:
+        """Whether ports and states are integers."""
+        return any(self.quantize in target.integers for target in self.targets)
+
+    @property
+    def chosen_signatures(self) -> Sequence[str] | None:
+        """What signatures to have; None means all that can be had."""
+        return ("step",) if self.integers else self.signatures
 
 
 def named_targets(to: str | Sequence[str]) -> tuple[Target, ...]:

@@ -1,5 +1,6 @@
 """What the command line shows: facts as plain data for --json, and the same facts as tables for people."""
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,8 +14,10 @@ from rich.text import Text
 from signatures import Case, ParityReport
 from signatures.contract import Contract
 from signatures.ports import Port, show, time_dims
+from signatures.quality import Quality
 from signatures.runtimes import target_of
 
+from .read.calibration import RANDOM
 from .targets import TARGETS
 
 if TYPE_CHECKING:
@@ -38,6 +41,26 @@ def artifact_facts(artifact: "Artifact") -> Facts:
         "ops": dict(artifact.ops),
         "seconds": {name: round(value, 3) for name, value in artifact.seconds.items()},
         "parity": None if artifact.parity is None else report_facts(artifact.parity),
+        "quantized": None if artifact.contract.quantized is None else asdict(artifact.contract.quantized),
+        "quality": None if artifact.quality is None else quality_facts(artifact.quality),
+    }
+
+
+def quality_facts(quality: Quality) -> Facts:
+    """Return how good a quantized artifact is as plain data; null where a port is exact."""
+    return {
+        "gate": quality.gate,
+        "time_steps": quality.time_steps,
+        "data": quality.data,
+        "decisions": quality.decisions,
+        "ports": {
+            each.port: {
+                "sqnr": each.sqnr if math.isfinite(each.sqnr) else None,
+                "drift": round(each.drift, 2),
+                "decisions": each.decisions,
+            }
+            for each in quality.ports
+        },
     }
 
 
@@ -181,9 +204,15 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     if reports:
         console.print("Compared with golden outputs, each artifact in its own runtime:")
         for report in reports:
-            _say(console, f"{report.target}: {report.summary()}")
+            before = "" if first.contract.quantized is None else " before it was quantized"
+            _say(console, f"{report.target}{before}: {report.summary()}")
         told = ", ".join(f"{run} {kind}" for run, kind in reports[0].inputs.items())
         _say(console, f"Inputs: {told}")
+    for each in artifacts:
+        if each.quality is not None and each.contract.quantized is not None:
+            _say(console, f"{each.target} in {each.contract.quantized.scheme}: {each.quality.summary()}")
+    if first.contract.quantized is not None and first.contract.quantized.calibration == RANDOM:
+        _say(console, f"Quantized by {RANDOM}: give data of your own, --calibration.")
     if first.contract.no_step:
         _say(console, f"No signature 'step': {first.contract.no_step}")
     _say(console, f"Ports and carries: {first.contract_path}")

@@ -15,6 +15,7 @@ import numpy as np
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
 from .ports import FOLDED, TIME, Carry, Dim, Port, Role, Signature, factors
+from .schemes import SCHEMES, Quantized
 
 SCHEMA = 2
 MOST = 1 << 28
@@ -89,6 +90,7 @@ class Contract:
         scheme: What weights and states are computed in: the coarsest type of its layers, a name of golden.ROUNDINGS.
             Ports hold 16-bit floats as float32.
         proven: How far its artifacts were tried.
+        quantized: How its artifacts are quantized; None where they compute as the model does.
     """
 
     model: Mapping[str, str | None]
@@ -101,6 +103,7 @@ class Contract:
     provenance: Mapping[str, str] = field(default_factory=dict)
     scheme: str = "float32"
     proven: Proven = Proven()
+    quantized: Quantized | None = None
 
     def ordered(self, tensors: Mapping[str, Mapping[str, Sequence[str]]]) -> "Contract":
         """Return the contract of one artifact with the order of its tensors told; see ArtifactInfo."""
@@ -146,6 +149,7 @@ class Contract:
             if data["scheme"] not in ROUNDINGS:
                 raise ValueError(f"scheme {data['scheme']!r:.100}")
             data["proven"] = _proven(_mapping(data["proven"], str, object))
+            data["quantized"] = None if data.get("quantized") is None else _quantized(data["quantized"])
             if not data["signatures"]:
                 raise ArtifactError("The contract has no signature. Export the Keras model again.")
             made = cls(**data)
@@ -194,6 +198,14 @@ def _proven(data: dict[str, Any]) -> Proven:
     for part in (made.atol, made.rtol):
         _checked(part, (float, int, type(None)))
     return replace(made, inputs=_mapping(made.inputs, str, str), noise=noises(made.noise))
+
+
+def _quantized(data: dict[str, Any]) -> Quantized:
+    made = Quantized(**_checked(data, dict))
+    _checked(made.calibration, str)
+    if made.scheme not in SCHEMES or type(made.precise) is not bool:
+        raise ValueError(f"quantized {made.scheme!r:.100}")
+    return replace(made, gate=float(_checked(made.gate, (float, int))))
 
 
 def _signature(name: str, data: dict[str, Any]) -> Signature:

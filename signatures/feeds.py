@@ -28,12 +28,12 @@ def random_feeds(
             drawn = np.full(shape, dims[TIME]) if plain else rng.integers(0, dims[TIME] + 1, shape)
         elif port.role == "state" and plain:
             drawn = port.at_start(dims)
-        elif np.issubdtype(np.dtype(port.dtype), np.integer):
+        elif np.issubdtype(np.dtype(port.dtype), np.integer) and port.scale is None:
             drawn = rng.integers(0, port.below or 2, shape)
         else:
             drawn = rng.standard_normal(shape)
             if port.time_axis is not None and port.role == "input" and not plain:
                 steps = np.moveaxis(drawn, port.time_axis, 1)
                 steps[rng.random(steps.shape[:2]) < HOLES] = 0
-        feeds[port.name] = drawn.astype(port.dtype)
+        feeds[port.name] = port.stored(drawn).astype(port.dtype)
     return feeds

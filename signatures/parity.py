@@ -17,7 +17,8 @@ from .contract import LENGTHS
 from .errors import ArtifactError
 from .feeds import random_feeds
 from .golden import TIMES_NOISE, Case, Run, Tolerance
-from .ports import TIME, Array, Feeds, by_samples, factors, show, time_dims
+from .ports import TIME, Array, Feeds, Port, by_samples, factors, show, time_dims
+from .quality import sqnr
 from .runner import Runner
 from .stream import cut, join
 
@@ -47,6 +48,7 @@ class PortDiff:
         noise: The same of the model's own type, see golden.Run.
         ok: Whether every value is within the tolerance, or within a few times a noise that is small enough.
         note: What is wrong where the values could not be compared.
+        sqnr: The signal-to-noise ratio in dB that a quantized artifact is judged by; None for any other.
     """
 
     check: str
@@ -61,12 +63,15 @@ class PortDiff:
     noise: float = 0.0
     ok: bool = True
     note: str = ""
+    sqnr: float | None = None
 
     def __str__(self) -> str:
         """Return one sentence: which port, where and by how much."""
         place = f"{self.check} of {self.run}, port {self.port!r}"
         if self.note:
             return f"{place}: {self.note}."
+        if self.sqnr is not None:
+            return f"{place}: {self.sqnr:.1f} dB."
         where = f"at {list(self.worst)}, max |difference| {self.max_abs:.2g}"
         return f"{place}: {where}; a tolerance of {_up(self.needed):.2g} would pass."
 
@@ -81,6 +86,7 @@ class ParityReport:
         tolerance: The case's.
         diffs: One for each port of each call.
         inputs: Run -> the kind of numbers it was fed with, where that is known.
+        gate: The signal-to-noise ratio in dB that a quantized artifact must have; None for any other.
     """
 
     target: str
@@ -88,6 +94,7 @@ class ParityReport:
     tolerance: Tolerance
     diffs: tuple[PortDiff, ...]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    gate: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -97,7 +104,7 @@ class ParityReport:
     @property
     def failures(self) -> tuple[PortDiff, ...]:
         """What is out of tolerance, worst first."""
-        return tuple(sorted((d for d in self.diffs if not d.ok), key=lambda d: -d.needed))
+        return tuple(sorted((d for d in self.diffs if not d.ok), key=lambda d: (-d.needed, d.sqnr or 0.0)))
 
     @property
     def share(self) -> float:
@@ -108,6 +115,9 @@ class ParityReport:
         """Return one sentence: the verdict and its reason."""
         if not self.diffs:
             return "Nothing was compared: no run of the case fits the artifact's fixed time steps."
+        if self.ok and self.gate is not None:
+            least = min((diff.sqnr for diff in self.diffs if diff.sqnr is not None), default=math.inf)
+            return f"{len(self.diffs)} comparisons: at least {least:.1f} dB where {self.gate:g} are asked for."
         if self.ok:
             by_noise = [diff for diff in self.diffs if diff.share > 1]
             within = f"within {self.tolerance.atol:g}" + (f" ({_up(self.share):.2g} of it)" if self.share else "")
@@ -118,7 +128,8 @@ class ParityReport:
                 f" {len(by_noise)} within {TIMES_NOISE} times the noise of the model's own arithmetic:"
                 f" at most {_up(self.share):.2g} tolerances where the noise is {max(d.noise for d in by_noise):.2g}."
             )
-        return f"{len(self.failures)} of {len(self.diffs)} comparisons differ. Worst: {self.failures[0]}"
+        asked = "" if self.gate is None else f" At least {self.gate:g} dB are asked for."
+        return f"{len(self.failures)} of {len(self.diffs)} comparisons differ. Worst: {self.failures[0]}{asked}"
 
 
 def _up(value: float) -> float:
@@ -144,9 +155,12 @@ def check(
         The report, a row for each port of each call.
     """
     seen = case or _own_case(runner)
+    quantized, ports = runner.contract.quantized, next(iter(runner.contract.signatures.values())).ports
+    gate = None if quantized is None else quantized.gate
     diffs: list[PortDiff] = []
     for run in seen.runs:
         progress(run.name)
+        run = replace(run, feeds={name: _stored(ports.get(name), value) for name, value in run.feeds.items()})
         calls = dict(_calls(runner, run))
         if calls and not diffs and runner.contract.no_step is None:
             diffs += _reset(runner, run)
@@ -155,12 +169,21 @@ def check(
             run = replace(run, expect=calls[first])
             _hold_to_ports(runner, run)
         for name, outputs in calls.items():
-            expect, tolerance = (calls["sequence"], EXACT) if name == "repeat" else (run.expect, seen.tolerance)
-            if case is not None or name != first:
-                wanted = _shared(runner, expect, outputs)
-                outputs = _from_keras_first(runner, wanted, outputs)
-                diffs += compare(name, run.name, wanted, outputs, tolerance, run.noise, run.expect)
-    return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs)
+            if case is None and name == first:
+                continue
+            if name == "repeat" or (case is None and any(port.scale is not None for port in ports.values())):
+                diffs += compare(name, run.name, _shared(runner, calls[first], outputs), outputs, EXACT)
+                continue
+            wanted = _shared(runner, run.expect, outputs)
+            outputs = {name: ports[name].real(value) for name, value in outputs.items()}
+            outputs = _from_keras_first(runner, wanted, outputs)
+            diffs += compare(name, run.name, wanted, outputs, seen.tolerance, run.noise, run.expect, gate)
+    return ParityReport(runner.target, seen.name, seen.tolerance, tuple(diffs), seen.inputs, gate)
+
+
+def _stored(port: Port | None, value: Array) -> Array:
+    """Return a feed as its port holds it; that of no port is refused later."""
+    return value if port is None else port.stored(value)
 
 
 def _shared(runner: Runner, expect: Feeds, got: Feeds) -> dict[str, Array]:
@@ -194,6 +217,7 @@ def compare(
     tolerance: Tolerance,
     noise: Mapping[str, float] = {},
     whole: Mapping[str, Array] = {},
+    gate: float | None = None,
 ) -> list[PortDiff]:
     """Compare names, then shapes, then types, then values; NaN never passes.
 
@@ -205,12 +229,17 @@ def compare(
         tolerance: How far apart they may be.
         noise: Output port -> that of the run.
         whole: Output port -> what is expected of all samples of the run, where `expect` has some of them.
+        gate: The signal-to-noise ratio in dB that floats are judged by; None for the tolerance.
     """
     found = []
     for port in sorted({*expect, *got}):
         want, off = expect.get(port), noise.get(port, 0.0)
         factor = 1.0 if want is None else tolerance.factor(whole.get(port, want), off)
-        found.append(replace(_diff(check, run, port, want, got.get(port), tolerance, factor), noise=off))
+        diff = replace(_diff(check, run, port, want, got.get(port), tolerance, factor), noise=off)
+        if gate is not None and not diff.note and want is not None and want.dtype.kind == "f":
+            ratio = sqnr(want, got[port])
+            diff = replace(diff, ok=ratio >= gate, sqnr=ratio)
+        found.append(diff)
     return found
 
 
@@ -293,7 +322,7 @@ def _whole(runner: Runner, feeds: Feeds) -> dict[str, Array]:
 def _pushed(runner: Runner, feeds: Feeds, sizes: list[int]) -> dict[str, Array]:
     """Push the feeds through a stream in pieces of the given sizes, from the state in the feeds."""
     signature = next(iter(runner.contract.signatures.values()))
-    stream = runner.stream(signature.count(feeds))
+    stream = runner.stream(signature.count(feeds), quantized=True)
     stream.state = {name: feeds[name] for name in stream.state}
     pushed = {name: value for name, value in feeds.items() if name not in stream.state}
     starts = np.cumsum([0, *sizes])
@@ -322,7 +351,7 @@ def _reset(runner: Runner, run: Run) -> list[PortDiff]:
     free = TIME not in runner.dims or "step" in runner.contract.signatures
 
     def pushed(used: bool, r: Runner, feeds: Feeds) -> dict[str, Array]:
-        stream = r.stream(signature.count(feeds))
+        stream = r.stream(signature.count(feeds), quantized=True)
         x = {name: value for name, value in feeds.items() if name not in stream.state}
         x = cut(x, signature.inputs, 0, max(FEW // signature.every, 1) * signature.every) if free else x
         if used:

@@ -61,8 +61,23 @@ class Port:
 
     def at_start(self, dims: Mapping[str, int]) -> Array:
         """Return what a state holds at the start of a stream, for these sizes of its dimensions."""
-        value = self.initial if self.scale is None else round(self.initial / self.scale) + (self.zero_point or 0)
-        return np.full([int(size) for size in self.sized(dims)], value, self.dtype)
+        return np.asarray(self.stored(np.full([int(size) for size in self.sized(dims)], self.initial))).astype(
+            self.dtype
+        )
+
+    def stored(self, array: Array) -> Array:
+        """Return floats as a quantized port holds them, rounded and cut off at its range; others as they are."""
+        if self.scale is None or array.dtype.kind != "f":
+            return array
+        ends = np.iinfo(self.dtype)
+        scaled = np.rint(array.astype(np.float64) / self.scale) + (self.zero_point or 0)
+        return np.clip(scaled, ends.min, ends.max).astype(self.dtype)
+
+    def real(self, array: Array) -> Array:
+        """Return what a quantized port holds as float32 numbers; those of another port as they are."""
+        if self.scale is None or array.dtype.kind == "f":
+            return array
+        return ((array.astype(np.float64) - (self.zero_point or 0)) * self.scale).astype(np.float32)
 
     @property
     def time(self) -> Dim:

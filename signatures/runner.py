@@ -58,6 +58,6 @@ class Runner:
             )
         return {port.name: outputs[port.name] for port in called.outputs}
 
-    def stream(self, batch: int = 1, *, buffer: bool = False, trim: bool = False) -> Stream:
+    def stream(self, batch: int = 1, *, buffer: bool = False, trim: bool = False, quantized: bool = False) -> Stream:
         """Return a stream that starts from the beginning; see Stream."""
-        return Stream(self.contract, self.dims, self.run, batch, buffer=buffer, trim=trim)
+        return Stream(self.contract, self.dims, self.run, batch, buffer=buffer, trim=trim, quantized=quantized)

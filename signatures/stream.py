@@ -33,6 +33,7 @@ class Stream:
         *,
         buffer: bool = False,
         trim: bool = False,
+        quantized: bool = False,
     ) -> None:
         """Start from the beginning; `Runner.stream` is the usual way here.
 
@@ -43,6 +44,8 @@ class Stream:
             batch: How many independent streams run side by side.
             buffer: Whether time steps that no call takes yet are kept for the next push.
             trim: Whether the rows of outputs that come before the model's first one are left out.
+            quantized: Whether outputs are what quantized ports hold, and not the numbers that they stand for. Inputs
+                may be either; the state is always what the ports hold.
 
         Raises:
             FeedError: When the model can't be streamed, or the artifact is fixed to another batch size.
@@ -53,7 +56,7 @@ class Stream:
         if not isinstance(batch, int) or batch < 1 or batch != fixed:
             raise FeedError(f"The artifact runs batches of {dims.get('batch', 'at least 1')}; batch={batch} was asked.")
         self._contract, self._dims, self._run = contract, dims, run
-        self._batch, self._buffer, self._trim = batch, buffer, trim
+        self._batch, self._buffer, self._trim, self._quantized = batch, buffer, trim, quantized
         # The ports of any signature, for any number of time steps.
         self._ports = replace(next(iter(contract.signatures.values())), dims={})
         self._timed = [port for port in self._ports.inputs if port.timed]
@@ -182,7 +185,9 @@ class Stream:
             early = min(self._early[port.name], rows)
             self._early[port.name] -= early
             outputs[port.name] = port.steps(outputs[port.name], early, rows - early)
-        return outputs
+        if self._quantized:
+            return outputs
+        return {port.name: port.real(outputs[port.name]) for port in signature.outputs}
 
     @property
     def _unit(self) -> int:
@@ -218,7 +223,9 @@ class Stream:
             raise FeedError(f"Input {missing[0]!r} is missing; push {', '.join(wanted)}.")
         if carried := [name for name in feeds if name in self.state]:
             raise FeedError(f"{carried[0]!r} is carried by the stream: set .state instead of pushing it.")
-        return {name: np.asarray(value) for name, value in feeds.items()}
+        ports = self._ports.ports
+        given = {name: np.asarray(value) for name, value in feeds.items()}
+        return {name: ports[name].stored(value) if name in ports else value for name, value in given.items()}
 
 
 def cut(feeds: Feeds, ports: tuple[Port, ...], start: int, steps: int) -> dict[str, Array]:

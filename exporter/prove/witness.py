@@ -410,6 +410,11 @@ def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compu
     return by_samples(signature, feeds, model.batch, call)
 
 
+def oracle(model: Model, contract: Contract) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """Return a call of the model whose recurrences are the NumPy float64 reference: feeds -> every output port."""
+    return lambda feeds: _witness(model, contract, feeds, _oracle)
+
+
 def _second(model: Model) -> str:
     kinds = {cell.kind for _, recurrence in model.layers.values() for cell in (recurrence, *recurrence.cells)}
     return "NumPy loop around the model's own cell" if "cell" in kinds else "NumPy float64"

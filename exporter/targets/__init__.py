@@ -16,7 +16,7 @@ from signatures.golden import ROUNDINGS
 
 if TYPE_CHECKING:
     from signatures.contract import Contract
-    from signatures.ports import Port, Signature
+    from signatures.ports import Feeds, Port, Signature
 
     from ..lower.plan import Choice, Plan
     from ..lower.spelling import Spelling
@@ -92,6 +92,29 @@ class Writer(Protocol):
         """
 
 
+class Quantizer(Protocol):
+    """A module `quantize.py`, of a target with schemes."""
+
+    def quantize(
+        self, path: Path, contract: "Contract", scheme: str, precise: bool, recordings: "Sequence[Feeds]"
+    ) -> "Contract":
+        """Quantize an artifact of float32 in place.
+
+        Args:
+            path: What `write` made.
+            contract: What to embed; it lists this artifact only, and says how it is quantized.
+            scheme: One of the target's.
+            precise: Whether to store weights more closely than the scheme has them.
+            recordings: Input port -> [1, T, ...], each from the start of a stream: what ranges and roundings are of.
+
+        Returns:
+            The contract that is embedded: ports may hold integers.
+
+        Raises:
+            UnsupportedModel: When an operation has no quantized form.
+        """
+
+
 @dataclass(frozen=True)
 class Target:
     """A kind of artifact.
@@ -104,6 +127,8 @@ class Target:
         batch: Samples a call where neither the user nor the model says; "any" where a call may choose.
         choices: The ways to run a sequence that may be asked for.
         folder: Whether it is a folder.
+        schemes: How it can be quantized, names of SCHEMES.
+        integers: Those of them that make integers of its ports and states: its artifact then has a `step` alone.
     """
 
     name: str
@@ -113,6 +138,8 @@ class Target:
     batch: int | Literal["any"]
     choices: tuple["Choice", ...] = ()
     folder: bool = False
+    schemes: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
 
     @property
     def facts(self) -> Facts:
@@ -123,6 +150,11 @@ class Target:
     def writer(self) -> Writer:
         """What makes it."""
         return cast(Writer, importlib.import_module(f"{__name__}.{self.name}.write"))
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What quantizes it, where it has schemes."""
+        return cast(Quantizer, importlib.import_module(f"{__name__}.{self.name}.quantize"))
 
     def check_types(self, types: Mapping[str, str]) -> None:
         """Refuse a model that computes in a type the runtime doesn't.
@@ -163,7 +195,15 @@ TARGETS = {
     target.name: target
     for target in (
         # XNNPACK's and TFLite's own CPU kernels for matrix products take no other floats.
-        Target("tflite", ".tflite", ("ai-edge-litert",), ("float32",), 1, ("unrolled", "loop")),
+        Target(
+            "tflite",
+            ".tflite",
+            ("ai-edge-litert",),
+            ("float32",),
+            1,
+            ("unrolled", "loop"),
+            schemes=("float16", "dynamic"),
+        ),
         # ONNX Runtime has no CPU kernels for bfloat16.
         Target("onnx", ".onnx", ("tf2onnx", "onnxruntime"), ("float64", "float32", "float16"), "any"),
         Target("savedmodel", "_savedmodel", (), tuple(ROUNDINGS), "any", ("xla",), folder=True),
@@ -196,7 +236,9 @@ if TYPE_CHECKING:  # where mypy holds every folder to the protocols
     from .savedmodel import facts as savedmodel_facts
     from .savedmodel import write as savedmodel_write
     from .tflite import facts as tflite_facts
+    from .tflite import quantize as tflite_quantize
     from .tflite import write as tflite_write
 
+    _QUANTIZERS: tuple[Quantizer, ...] = (tflite_quantize,)
     _FACTS: tuple[Facts, ...] = (onnx_facts, savedmodel_facts, tflite_facts)
     _WRITERS: tuple[Writer, ...] = (onnx_write, savedmodel_write, tflite_write)

@@ -91,9 +91,14 @@ def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
     contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
     model.metadata = [*(model.metadata or []), schema.MetadataT(name=METADATA, buffer=len(model.buffers))]
     model.buffers.append(schema.BufferT(data=np.frombuffer(contract.embedded().encode(), np.uint8)))
-    builder = flatbuffers.Builder(len(content) + 4096)
+    return packed(model), contract
+
+
+def packed(model: Any) -> bytes:
+    """Return a model's flatbuffer."""
+    builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), contract
+    return bytes(builder.Output())
 
 
 def _order(model: Any, signature: Any) -> dict[str, list[str]]:
@@ -112,14 +117,14 @@ def _without_rsqrt(model: Any) -> None:
     Given   y = RSQRT(x)
     Result  root = SQRT(x); y = DIV(1, root)
     """
-    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    kinds = [max(each.builtinCode, each.deprecatedBuiltinCode) for each in model.operatorCodes]
     builtin = schema.BuiltinOperator
     if builtin.RSQRT not in kinds:
         return
     rsqrts, div, one = {k for k, kind in enumerate(kinds) if kind == builtin.RSQRT}, len(kinds), len(model.buffers)
     for rsqrt in rsqrts:
-        model.operatorCodes[rsqrt] = _code(builtin.SQRT)
-    model.operatorCodes.append(_code(builtin.DIV))
+        model.operatorCodes[rsqrt] = code(builtin.SQRT, 1)
+    model.operatorCodes.append(code(builtin.DIV, 1))
     model.buffers.append(schema.BufferT(data=np.frombuffer(np.float32(1).tobytes(), np.uint8)))
     for graph in model.subgraphs:
         number = len(graph.tensors)
@@ -142,8 +147,15 @@ def _without_rsqrt(model: Any) -> None:
         graph.operators = operators
 
 
-def _code(kind: int) -> Any:
-    return schema.OperatorCodeT(deprecatedBuiltinCode=min(kind, 127), builtinCode=kind, version=1)
+def code(op: int, version: int) -> Any:
+    """Return the entry of a builtin operator."""
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(op, 127), builtinCode=op, version=version)
+
+
+def kind(model: Any, operator: Any) -> int:
+    """Return which builtin operator one of a graph is."""
+    entry = model.operatorCodes[operator.opcodeIndex]
+    return int(max(entry.builtinCode, entry.deprecatedBuiltinCode))
 
 
 def _slim(model: Any) -> None:

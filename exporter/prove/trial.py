@@ -1,0 +1,46 @@
+"""What a quantized artifact is measured by: a stream of recordings, and what the model gives on its way, in float64."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from signatures.contract import Contract
+from signatures.ports import Array, Feeds, Signature
+from signatures.quality import Quality, compared, trajectory
+from signatures.runner import Runner
+from signatures.stream import Stream
+
+from ..model.function import Model
+from ..read.calibration import Recordings
+from .witness import oracle
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A stream and what is expected of it.
+
+    Attributes:
+        recordings: What it is of.
+        feeds: Input port -> [1, T, ...].
+        expect: Output port -> what `trajectory` gave of the model, recurrences by their equations in NumPy.
+    """
+
+    recordings: Recordings
+    feeds: Mapping[str, Array]
+    expect: Mapping[str, Array]
+
+    def measured(self, made: Runner, gate: float) -> Quality:
+        """Return how good an artifact is."""
+        signature = next(iter(made.contract.signatures.values()))
+        got = trajectory(made.stream(made.dims.get("batch", 1)), signature, self.feeds, made.dims.get("batch", 1))
+        steps = next(self.feeds[port.name].shape[port.time_axis or 0] for port in signature.inputs if port.timed)
+        return compared(signature, self.expect, got, gate, steps, self.recordings.told)
+
+
+def trial(model: Model, contract: Contract, recordings: Recordings) -> Trial:
+    """Run the model along a stream of recordings; for a contract that can be streamed."""
+    signature: Signature = replace(next(iter(contract.signatures.values())), name="sequence", dims={})
+    whole = replace(contract, signatures={"sequence": signature})
+    call: Callable[[Feeds], dict[str, Array]] = oracle(model, whole)
+    feeds = recordings.stream(signature)
+    stream = Stream(whole, {}, lambda _, feeds: call(feeds))
+    return Trial(recordings, feeds, trajectory(stream, signature, feeds))

@@ -1,0 +1,217 @@
+"""Recordings that a model is quantized by and measured on: of the user's own data, or random ones."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from signatures import files
+from signatures.errors import FeedError, LoadError, one_line
+from signatures.feeds import random_feeds
+from signatures.ports import Array, Port, Signature, show, time_dims
+
+ENOUGH = 1000
+"""Time steps of the stream that a quantized artifact is measured on, at least."""
+
+MOST = 8000
+"""Time steps that are looked at, at most."""
+
+EVERY = 4
+"""One recording of so many isn't used for ranges and rounding, but to measure by."""
+
+RANDOM = "random numbers"
+"""What recordings are called where the user has given none."""
+
+Recording = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of one sample each.
+
+    Attributes:
+        told: What they are, in words.
+        seen: Input port -> [1, T, ...], each from the start of a stream: what ranges and roundings are of.
+        kept: Others, to measure by; the same where there is only one short one.
+    """
+
+    told: str
+    seen: tuple[Recording, ...]
+    kept: tuple[Recording, ...]
+
+    def stream(self, signature: Signature) -> Recording:
+        """Return the kept ones in a row, again and again until there are ENOUGH time steps.
+
+        Inputs without time can't change on the way: then it is the longest one alone.
+        """
+        steady = [port for port in _inputs(signature) if not port.timed]
+        kept = [max(self.kept, key=lambda each: _steps(signature, each))] if steady else list(self.kept)
+        parts, total = [], 0
+        while total < ENOUGH:
+            parts.append(kept[len(parts) % len(kept)])
+            total += _steps(signature, parts[-1])
+        total = min(total, 2 * ENOUGH) // signature.every * signature.every
+        return {
+            port.name: port.steps(port.in_a_row([each[port.name] for each in parts]), 0, total)
+            if port.timed
+            else parts[0][port.name]
+            for port in _inputs(signature)
+        }
+
+
+def random(signature: Signature, dims: Mapping[str, int]) -> Recordings:
+    """Return two random recordings, for when there are no data."""
+    steps = -(-ENOUGH // signature.every) * signature.every
+    sizes = {**dims, **dict.fromkeys(time_dims(signature.inputs), steps), "batch": 1}
+    drawn = [random_feeds(_inputs(signature), sizes, np.random.default_rng(seed), plain=True) for seed in range(2)]
+    return Recordings(RANDOM, (drawn[0],), (drawn[1],))
+
+
+def given(data: Any, signature: Signature) -> Recordings:
+    """Read the user's recordings.
+
+    Args:
+        data: An .npz file, a folder of .npz and .npy files with a recording each, "FILE.py:FUNCTION" or
+            "package.module:FUNCTION" that returns recordings, or recordings themselves. A recording is an array, or a
+            dict by input: [T, ...] or [B, T, ...].
+        signature: The ports.
+
+    Raises:
+        LoadError: When a file is missing or something else.
+        FeedError: When a recording doesn't fit the ports.
+    """
+    told, found = _read(data)
+    runs: list[Recording] = []
+    for number, each in enumerate(found):
+        try:
+            runs += _samples(each, signature)
+        except FeedError as error:
+            raise FeedError(f"calibration {told}, recording {number}: {error}") from None
+    if not runs:
+        raise FeedError(f"calibration {told}: there is no recording in it. Give one or more, of 1,000 steps and more.")
+    if len(runs) < EVERY:
+        parts = [_halves(signature, each) for each in runs]
+        seen, kept = [first for first, _ in parts], [second for _, second in parts]
+    else:
+        kept = runs[EVERY - 1 :: EVERY]
+        seen = [each for number, each in enumerate(runs) if number % EVERY != EVERY - 1]
+    steps = np.cumsum([_steps(signature, each) for each in seen])
+    seen = seen[: int(np.searchsorted(steps, MOST)) + 1]
+    count = f"{len(runs)} recording{'s' * (len(runs) > 1)}"
+    return Recordings(f"{told} ({count})", tuple(seen), tuple(kept))
+
+
+def _read(data: Any) -> tuple[str, Iterable[Any]]:
+    """Return what recordings are called, and these."""
+    if not isinstance(data, (str, Path)):
+        return "in memory", [data] if isinstance(data, (Mapping, np.ndarray)) else list(data)
+    path = Path(data)
+    module, colon, function = str(data).rpartition(":")
+    if colon and function.isidentifier() and not path.exists():
+        return str(data), _called(module, function)
+    if path.is_dir():
+        names = sorted(each for each in path.iterdir() if each.suffix in (".npz", ".npy"))
+        return str(data), [_file(each) for each in names]
+    if path.suffix not in (".npz", ".npy") or not path.is_file():
+        found = "no such file" if not path.exists() else f"the suffix {path.suffix!r}"
+        raise LoadError(
+            f"{data}: {found}. Give calibration data as an .npz file, a folder of .npz and .npy files, or"
+            " FILE.py:FUNCTION that returns recordings."
+        )
+    return str(data), [_file(path)]
+
+
+def _file(path: Path) -> Any:
+    try:
+        return files.read_npz(path) if path.suffix == ".npz" else files.read_npy(path)
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}. Give an .npz or .npy of plain arrays, written with NumPy.") from None
+
+
+def _called(module: str, function: str) -> list[Any]:
+    """Call the user's own function."""
+    try:
+        if module.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+            if spec is None or spec.loader is None:
+                raise ImportError("it is no Python file")
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+        else:
+            sys.path.insert(0, "")
+            loaded = importlib.import_module(module)
+        made = getattr(loaded, function)()
+        return [made] if isinstance(made, (Mapping, np.ndarray)) else list(made)
+    except Exception as error:
+        raise LoadError(
+            f"{module}:{function}: it fails ({type(error).__name__}: {one_line(error)}). Give a function without"
+            " arguments that returns recordings: arrays [T, ...], or dicts of them by input."
+        ) from error
+
+
+def _inputs(signature: Signature) -> list[Port]:
+    """Return the ports that recordings are for."""
+    carried = {carry.input for carry in signature.carries}
+    return [port for port in signature.inputs if port.role != "state" and port.name not in carried]
+
+
+def _steps(signature: Signature, recording: Recording) -> int:
+    """Return the time steps of a recording."""
+    return next(int(recording[p.name].shape[p.time_axis or 0]) for p in signature.inputs if p.timed)
+
+
+def _halves(signature: Signature, recording: Recording) -> tuple[Recording, Recording]:
+    """Return three quarters of a recording and the rest, the same twice where it is short."""
+    total, unit = _steps(signature, recording), signature.every
+    cut = total * (EVERY - 1) // EVERY // unit * unit
+    if total - cut < ENOUGH // EVERY or not cut:
+        return recording, recording
+
+    def part(start: int, count: int) -> Recording:
+        ports = signature.ports
+        return {
+            name: ports[name].steps(value, start, count) if ports[name].timed else value
+            for name, value in recording.items()
+        }
+
+    return part(0, cut), part(cut, total - cut)
+
+
+def _samples(found: Any, signature: Signature) -> list[Recording]:
+    """Return each sample of a recording by itself, as its ports have them, of a length that calls take."""
+    ports = _inputs(signature)
+    named = dict(found) if isinstance(found, Mapping) else {ports[0].name: found}
+    lengths = named.pop("lengths", None) if "lengths" not in {port.name for port in ports} else None
+    if not isinstance(found, Mapping) and len(ports) != 1:
+        raise FeedError(f"the model has {len(ports)} inputs: give a dict of {', '.join(p.name for p in ports)}.")
+    if missing := [port.name for port in ports if port.name not in named]:
+        raise FeedError(f"input {missing[0]!r} is missing; give {', '.join(port.name for port in ports)}.")
+    arrays: dict[str, Array] = {}
+    for port in ports:
+        value = np.asarray(named[port.name])
+        value = value[None] if value.ndim == len(port.shape) - 1 else value
+        fits = value.ndim == len(port.shape) and all(
+            isinstance(wanted, str) or wanted == size for wanted, size in zip(port.shape, value.shape, strict=True)
+        )
+        if not fits or value.dtype.kind not in "fiub":
+            raise FeedError(f"input {port.name!r} is {value.dtype} {show(value.shape)}; it must be {show(port.shape)}.")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise FeedError(f"input {port.name!r} holds NaN or infinity.")
+        arrays[port.name] = value.astype(port.dtype)
+    count = {len(value) for value in arrays.values()}
+    if len(count) > 1:
+        raise FeedError(f"inputs have {', '.join(map(str, sorted(count)))} samples; give as many of each.")
+    total = _steps(signature, arrays)
+    valid = np.full(count.pop(), total) if lengths is None else np.asarray(lengths)
+    rows = []
+    for number, length in enumerate(valid):
+        steps = int(length) // signature.every * signature.every
+        if steps:
+            one = {name: value[number : number + 1] for name, value in arrays.items()}
+            rows.append({p.name: p.steps(one[p.name], 0, steps) if p.timed else one[p.name] for p in ports})
+    return rows

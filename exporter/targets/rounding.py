@@ -1,0 +1,79 @@
+"""Round weights to 8 bits so that the product with real inputs stays what it was, rather than each weight.
+
+The rounding error of one weight is made up for by the weights that are rounded after it, by the inputs that a recording
+gives them: each row's error is spread over the others along the inverse Hessian X'X of the squared error of the
+product (E. Frantar et al., GPTQ, 2022, arXiv:2210.17323, section 3; the inverse by Cholesky, step 3 there).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from signatures.ports import Array
+
+MOST = 127
+"""The largest integer: the ranges of int8 are symmetric in every runtime."""
+
+DAMPING = 1e-4
+"""Share of the Hessian's mean diagonal that is added to it, so that inputs that never vary have an inverse, too."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A matrix in 8 bits.
+
+    Attributes:
+        values: [K, N], int8.
+        scale: Of each output, [N], float32.
+    """
+
+    values: Array
+    scale: Array
+
+    @property
+    def real(self) -> Array:
+        """The numbers it stands for, [K, N], float64."""
+        return self.values.astype(np.float64) * self.scale.astype(np.float64)
+
+
+def scales(weights: Array) -> Array:
+    """Return the number that 1 stands for of each output [N], float32, of weights [..., N]."""
+    most = np.abs(weights.reshape(-1, weights.shape[-1])).max(axis=0, initial=0.0) / MOST
+    return np.where(most > np.finfo(np.float32).tiny, most, 1.0).astype(np.float32)
+
+
+def nearest(weights: Array) -> Rounded:
+    """Round each weight [..., N] by itself."""
+    scale = scales(weights)
+    return Rounded(np.clip(np.rint(weights / scale.astype(np.float64)), -MOST, MOST).astype(np.int8), scale)
+
+
+def compensated(weights: list[Array], inputs: list[Array]) -> list[Rounded]:
+    """Round matrices whose products are added, together.
+
+    Args:
+        weights: Each [K, N], the same N.
+        inputs: What each is multiplied with, [n, K], row i of all at the same time.
+
+    Returns:
+        One for each matrix.
+    """
+    whole, seen = np.concatenate(weights).astype(np.float64), np.concatenate(inputs, axis=1).astype(np.float64)
+    scale = np.concatenate([np.broadcast_to(scales(each).astype(np.float64), each.shape) for each in weights])
+    order = np.argsort(-(seen**2).sum(axis=0), kind="stable")
+    hessian = (seen.T @ seen / len(seen))[np.ix_(order, order)]
+    damping = DAMPING * np.trace(hessian) / len(hessian)
+    spread = np.linalg.cholesky(np.linalg.inv(hessian + (damping or 1.0) * np.eye(len(hessian)))).T
+    left, values = whole[order], np.zeros(whole.shape, np.int8)
+    for k, row in enumerate(order):
+        integers = np.clip(np.rint(left[k] / scale[row]), -MOST, MOST)
+        values[row] = integers
+        error = (left[k] - integers * scale[row]) / spread[k, k]
+        left[k + 1 :] -= np.outer(spread[k, k + 1 :], error)
+    ends = np.cumsum([len(each) for each in weights])[:-1]
+    return [Rounded(part, scales(each)) for part, each in zip(np.split(values, ends), weights, strict=True)]
+
+
+def mean_error(weights: Array, rounded: Rounded, inputs: Array) -> Array:
+    """Return by how much the product with inputs [n, K] is too small on average, [N], which a bias can make up for."""
+    return np.asarray((inputs.astype(np.float64) @ (weights.astype(np.float64) - rounded.real)).mean(axis=0))

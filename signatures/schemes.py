@@ -1,0 +1,50 @@
+"""How artifacts are quantized, as data: what weights and states are, and how many decibels an artifact must reach."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantize.
+
+    Attributes:
+        name: What is asked for.
+        weights: The type that weights are stored in.
+        gate: Signal-to-noise ratio in dB below which no artifact is delivered, unless another one is asked for: what
+            trained models pass by 10 dB and more, and what a wrong scale or a lost bias doesn't.
+        told: What it does, for people.
+    """
+
+    name: str
+    weights: str
+    gate: float
+    told: str
+
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("float16", "float16", 50.0, "weights in half the bytes, computed with as float32"),
+        Scheme("dynamic", "int8", 30.0, "weights int8, inputs of products quantized as they come"),
+        Scheme("int8", "int8", 20.0, "weights int8; tflite: states and all between them integers, too"),
+        Scheme("int16x8", "int8", 30.0, "weights int8, states and all between them int16"),
+    )
+}
+"""All there are."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How an artifact was quantized and how good it must be.
+
+    Attributes:
+        scheme: A name of SCHEMES.
+        gate: The least signal-to-noise ratio of any port, dB.
+        calibration: What ranges and roundings come from, in words.
+        precise: Whether weights are stored more closely than the scheme has them.
+    """
+
+    scheme: str
+    gate: float
+    calibration: str
+    precise: bool = False
