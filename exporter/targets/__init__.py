@@ -205,7 +205,14 @@ TARGETS = {
             schemes=("float16", "dynamic"),
         ),
         # ONNX Runtime has no CPU kernels for bfloat16.
-        Target("onnx", ".onnx", ("tf2onnx", "onnxruntime"), ("float64", "float32", "float16"), "any"),
+        Target(
+            "onnx",
+            ".onnx",
+            ("tf2onnx", "onnxruntime"),
+            ("float64", "float32", "float16"),
+            "any",
+            schemes=("float16", "dynamic", "int8"),
+        ),
         Target("savedmodel", "_savedmodel", (), tuple(ROUNDINGS), "any", ("xla",), folder=True),
     )
 }
@@ -232,6 +239,7 @@ def check_choice(choice: "Choice", targets: Sequence[Target]) -> None:
 
 if TYPE_CHECKING:  # where mypy holds every folder to the protocols
     from .onnx import facts as onnx_facts
+    from .onnx import quantize as onnx_quantize
     from .onnx import write as onnx_write
     from .savedmodel import facts as savedmodel_facts
     from .savedmodel import write as savedmodel_write
@@ -239,6 +247,6 @@ if TYPE_CHECKING:  # where mypy holds every folder to the protocols
     from .tflite import quantize as tflite_quantize
     from .tflite import write as tflite_write
 
-    _QUANTIZERS: tuple[Quantizer, ...] = (tflite_quantize,)
+    _QUANTIZERS: tuple[Quantizer, ...] = (onnx_quantize, tflite_quantize)
     _FACTS: tuple[Facts, ...] = (onnx_facts, savedmodel_facts, tflite_facts)
     _WRITERS: tuple[Writer, ...] = (onnx_write, savedmodel_write, tflite_write)
