@@ -9,6 +9,7 @@ from .contract import Contract
 from .golden import Case, Run, Tolerance
 from .parity import ParityReport, PortDiff, check
 from .ports import Carry, Port, Signature
+from .quality import PortQuality, Quality
 from .runner import Runner
 from .runtimes import open, read_contract
 from .stream import Stream
@@ -20,6 +21,8 @@ __all__ = [
     "ParityReport",
     "Port",
     "PortDiff",
+    "PortQuality",
+    "Quality",
     "Run",
     "Runner",
     "Signature",

@@ -71,7 +71,7 @@ class Port:
             return array
         ends = np.iinfo(self.dtype)
         scaled = np.rint(array.astype(np.float64) / self.scale) + (self.zero_point or 0)
-        return np.clip(scaled, ends.min, ends.max).astype(self.dtype)
+        return np.asarray(np.clip(scaled, ends.min, ends.max).astype(self.dtype))
 
     def real(self, array: Array) -> Array:
         """Return what a quantized port holds as float32 numbers; those of another port as they are."""

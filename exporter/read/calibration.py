@@ -51,7 +51,8 @@ class Recordings:
         """
         steady = [port for port in _inputs(signature) if not port.timed]
         kept = [max(self.kept, key=lambda each: _steps(signature, each))] if steady else list(self.kept)
-        parts, total = [], 0
+        parts: list[Recording] = []
+        total = 0
         while total < ENOUGH:
             parts.append(kept[len(parts) % len(kept)])
             total += _steps(signature, parts[-1])
@@ -78,7 +79,8 @@ def given(data: Any, signature: Signature) -> Recordings:
     Args:
         data: An .npz file, a folder of .npz and .npy files with a recording each, "FILE.py:FUNCTION" or
             "package.module:FUNCTION" that returns recordings, or recordings themselves. A recording is an array, or a
-            dict by input: [T, ...] or [B, T, ...].
+            dict by input: [T, ...], or several of them [B, T, ...]. With "lengths" [B] those of a batch end there, and
+            those of [T, ...] lie in a row. Other arrays of a dict, such as labels, are left out.
         signature: The ports.
 
     Raises:
@@ -192,6 +194,8 @@ def _samples(found: Any, signature: Signature) -> list[Recording]:
     if missing := [port.name for port in ports if port.name not in named]:
         raise FeedError(f"input {missing[0]!r} is missing; give {', '.join(port.name for port in ports)}.")
     arrays: dict[str, Array] = {}
+    if lengths is not None and all(np.ndim(named[port.name]) == len(port.shape) - 1 for port in ports):
+        return _in_a_row(named, np.asarray(lengths), signature)
     for port in ports:
         value = np.asarray(named[port.name])
         value = value[None] if value.ndim == len(port.shape) - 1 else value
@@ -208,10 +212,23 @@ def _samples(found: Any, signature: Signature) -> list[Recording]:
         raise FeedError(f"inputs have {', '.join(map(str, sorted(count)))} samples; give as many of each.")
     total = _steps(signature, arrays)
     valid = np.full(count.pop(), total) if lengths is None else np.asarray(lengths)
-    rows = []
+    rows: list[Recording] = []
     for number, length in enumerate(valid):
         steps = int(length) // signature.every * signature.every
         if steps:
             one = {name: value[number : number + 1] for name, value in arrays.items()}
             rows.append({p.name: p.steps(one[p.name], 0, steps) if p.timed else one[p.name] for p in ports})
     return rows
+
+
+def _in_a_row(named: Mapping[str, Any], lengths: Array, signature: Signature) -> list[Recording]:
+    """Return recordings that lie one after the other in arrays [T, ...], by their lengths."""
+    ends = np.cumsum(lengths)
+    if any(len(named[port.name]) != ends[-1] for port in _inputs(signature)):
+        raise FeedError(f"the lengths add up to {ends[-1]} time steps; give those of the recordings in a row.")
+    cuts = {port.name: np.split(np.asarray(named[port.name]), ends[:-1]) for port in _inputs(signature)}
+    return [
+        sample
+        for number in range(len(lengths))
+        for sample in _samples({name: parts[number] for name, parts in cuts.items()}, signature)
+    ]

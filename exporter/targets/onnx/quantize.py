@@ -209,8 +209,8 @@ def _round(graph: Any, group: list[Weights], seen: dict[str, Array], dynamic: bo
     if all(name in seen for name in names):
         inputs = [seen[name][:, : len(matrix)] for name, matrix in zip(names, matrices, strict=True)]
         rounded = rounding.compensated(matrices, inputs)
-        for each, *measured in zip(group, matrices, rounded, inputs, strict=True):
-            _correct(graph, each, rounding.mean_error(*measured))
+        for each, matrix, found, rows in zip(group, matrices, rounded, inputs, strict=True):
+            _correct(graph, each, rounding.mean_error(matrix, found, rows))
     else:
         rounded = [rounding.nearest(matrix) for matrix in matrices]
     large = dynamic and max(found.values.size for found in rounded) >= DYNAMIC and not any(e.signals for e in group)

@@ -59,7 +59,8 @@ def quantize(path: Path, contract: Contract, scheme: str, precise: bool, recordi
 
 def _halve(model: Any) -> None:
     """Store large constants in 16 bits and have every graph widen those that it reads."""
-    dequantize, halved = len(model.operatorCodes), set()
+    dequantize = len(model.operatorCodes)
+    halved: dict[int, int] = {}
     model.operatorCodes.append(code(schema.BuiltinOperator.DEQUANTIZE, 1))
     for graph in model.subgraphs:
         wide = {}
@@ -67,12 +68,10 @@ def _halve(model: Any) -> None:
             data = model.buffers[tensor.buffer].data
             if tensor.type == schema.TensorType.FLOAT32 and data is not None and np.prod(tensor.shape) >= LEAST:
                 if tensor.buffer not in halved:
-                    narrow = np.clip(data.view(np.float32), *_ENDS).astype(np.float16)
-                    model.buffers[tensor.buffer].data = narrow.view(np.uint8)
-                    halved.add(tensor.buffer)
+                    halved[tensor.buffer] = _new(model, np.clip(data.view(np.float32), *_ENDS).astype(np.float16))
                 wide[index] = len(graph.tensors)
                 graph.tensors.append(schema.TensorT(shape=tensor.shape, type=tensor.type, hasRank=True))
-                tensor.type = schema.TensorType.FLOAT16
+                tensor.type, tensor.buffer = schema.TensorType.FLOAT16, halved[tensor.buffer]
         for operator in graph.operators:
             operator.inputs = np.array([wide.get(int(index), int(index)) for index in operator.inputs], np.int32)
         widen = [
@@ -82,7 +81,16 @@ def _halve(model: Any) -> None:
         graph.operators = [*widen, *graph.operators]
 
 
+def _new(model: Any, values: Array) -> int:
+    """Add a buffer and return its number: what lies in one that is there may be another tensor's, too."""
+    model.buffers.append(schema.BufferT(data=np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    return len(model.buffers) - 1
+
+
 _ENDS = (np.finfo(np.float16).min, np.finfo(np.float16).max)
+
+
+Key = tuple[int, int, tuple[int, ...]]
 
 
 @dataclass
@@ -103,6 +111,11 @@ class Product:
     def weights(self) -> Any:
         """The tensor of its weights."""
         return self.graph.tensors[self.operator.inputs[1]]
+
+    @property
+    def key(self) -> Key:
+        """What tells its weights from all others: their buffer, and how they lie in it."""
+        return int(self.weights.buffer), self.axis, tuple(map(int, self.weights.shape))
 
     @property
     def bias(self) -> Any | None:
@@ -129,17 +142,17 @@ def _products(model: Any) -> Iterator[Product]:
 
 @dataclass
 class Seen:
-    """What a weight's buffer was multiplied with, [n, K], and the buffers whose products are added to its own."""
+    """What weights were multiplied with, [n, K], and the keys of those whose products are added to theirs."""
 
     inputs: list[Array] = field(default_factory=list)
-    beside: set[int] = field(default_factory=set)
+    beside: set[Key] = field(default_factory=set)
 
 
-def _watched(content: bytes, contract: Contract, recordings: Sequence[Feeds]) -> dict[int, Seen]:
+def _watched(content: bytes, contract: Contract, recordings: Sequence[Feeds]) -> dict[Key, Seen]:
     """Stream recordings through `step`.
 
     Returns:
-        Buffer of a fully connected op's weights -> what it was multiplied with.
+        Key of a fully connected op's weights -> what it was multiplied with.
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     [step] = [each for each in model.signatureDefs if each.signatureKey == b"step"]
@@ -153,17 +166,17 @@ def _watched(content: bytes, contract: Contract, recordings: Sequence[Feeds]) ->
         if index not in graph.outputs:
             graph.outputs = np.append(graph.outputs, np.int32(index))
         step.outputs.append(schema.TensorMapT(name=watched[index], tensorIndex=index))
-    seen: dict[int, Seen] = {each.weights.buffer: Seen() for each in inner}
+    seen: dict[Key, Seen] = {each.key: Seen() for each in inner}
     for group in _added(model, graph, inner):
         for each in group:
-            seen[each.weights.buffer].beside |= {other.weights.buffer for other in group}
+            seen[each.key].beside |= {other.key for other in group}
     session = LiteRT(packed(model), 1)
 
     def run(signature: str, feeds: Feeds) -> dict[str, Array]:
         outputs = session.run(signature, feeds)
         for each in inner:
             rows = outputs[watched[int(each.operator.inputs[0])]]
-            seen[each.weights.buffer].inputs.append(rows.reshape(-1, each.weights.shape[1]).copy())
+            seen[each.key].inputs.append(rows.reshape(-1, each.weights.shape[1]).copy())
         return outputs
 
     signature, dims = contract.signatures["step"], contract.artifacts["tflite"].dims
@@ -188,46 +201,40 @@ def _added(model: Any, graph: Any, products: Sequence[Product]) -> Iterator[list
     for operator in graph.operators:
         if kind(model, operator) == schema.BuiltinOperator.ADD:
             terms = [found for index in operator.inputs if (found := source(int(index))) is not None]
-            if len({term.weights.buffer for term in terms}) == 2:
+            if len({term.key for term in terms}) == 2:
                 yield terms
 
 
-def _round(model: Any, seen: Mapping[int, Seen]) -> None:
+def _round(model: Any, seen: Mapping[Key, Seen]) -> None:
     """Store the weights of products in 8 bits, and have biases make up for what that changes on average."""
     products = list(_products(model))
-    of = {each.weights.buffer: each for each in products}
-    floats = {buffer: _matrix(model, each) for buffer, each in of.items()}
-    biased = {
-        each.weights.buffer for each in products if each.bias and model.buffers[each.bias.buffer].data is not None
-    }
+    floats = {each.key: _matrix(model, each) for each in products}
+    biased = {each.key for each in products if each.bias and model.buffers[each.bias.buffer].data is not None}
     rounded, errors = _rounded(floats, seen, biased)
+    stored = {key: _new(model, np.moveaxis(found.values, -1, key[1])) for key, found in rounded.items()}
     versions: dict[int, int] = {}
-    corrected: dict[tuple[int, int], int] = {}
-    for each in products:
+    corrected: dict[tuple[Key, int], int] = {}
+    for each, key in [(each, each.key) for each in products]:
         tensor, bias = each.weights, each.bias
-        found = rounded[tensor.buffer]
-        tensor.type = schema.TensorType.INT8
+        scale = rounded[key].scale
+        tensor.type, tensor.buffer = schema.TensorType.INT8, stored[key]
         tensor.quantization = schema.QuantizationParametersT(
-            scale=found.scale, zeroPoint=np.zeros(len(found.scale), np.int64), quantizedDimension=each.axis
+            scale=scale, zeroPoint=np.zeros(len(scale), np.int64), quantizedDimension=each.axis
         )
-        if bias is not None and tensor.buffer in errors:
-            both = tensor.buffer, bias.buffer
+        if bias is not None and key in errors:
+            both = key, int(bias.buffer)
             if both not in corrected:
-                better = model.buffers[bias.buffer].data.view(np.float32) + errors[tensor.buffer].astype(np.float32)
-                corrected[both] = len(model.buffers)
-                model.buffers.append(schema.BufferT(data=better.view(np.uint8)))
+                better = model.buffers[bias.buffer].data.view(np.float32) + errors[key].astype(np.float32)
+                corrected[both] = _new(model, better)
             new = len(each.graph.tensors)  # others may read the same constant
             each.operator.inputs = np.array([*each.operator.inputs[:2], new], np.int32)
-            shape = bias.shape
-            each.graph.tensors.append(schema.TensorT(shape=shape, type=bias.type, buffer=corrected[both], hasRank=True))
+            bias = schema.TensorT(shape=bias.shape, type=bias.type, buffer=corrected[both], hasRank=True)
+            each.graph.tensors.append(bias)
         op = kind(model, each.operator)
         if op not in versions:
             versions[op] = len(model.operatorCodes)
             model.operatorCodes.append(code(op, MIXED[op]))
         each.operator.opcodeIndex = versions[op]
-    for buffer, found in rounded.items():
-        values = np.ascontiguousarray(np.moveaxis(found.values, -1, of[buffer].axis))
-        model.buffers[buffer].data = values.view(np.uint8).reshape(-1)
 
 
 def _matrix(model: Any, product: Product) -> Array:
@@ -237,28 +244,29 @@ def _matrix(model: Any, product: Product) -> Array:
 
 
 def _rounded(
-    floats: Mapping[int, Array], seen: Mapping[int, Seen], biased: Set[int]
-) -> tuple[dict[int, rounding.Rounded], dict[int, Array]]:
+    floats: Mapping[Key, Array], seen: Mapping[Key, Seen], biased: Set[Key]
+) -> tuple[dict[Key, rounding.Rounded], dict[Key, Array]]:
     """Round weights: those whose inputs were seen so that products stay, together where they are added.
 
     Args:
-        floats: Buffer -> weights [..., N].
-        seen: Buffer -> what it was multiplied with.
-        biased: Buffers of weights that have a bias beside them.
+        floats: Key -> weights [..., N].
+        seen: Key -> what they were multiplied with.
+        biased: Keys of weights that have a bias beside them.
 
     Returns:
-        Buffer -> rounded, and buffer -> what its bias makes up for, [N].
+        Key -> rounded, and key -> what its bias makes up for, [N].
     """
-    made = {buffer: rounding.nearest(weights) for buffer, weights in floats.items() if buffer not in seen}
-    errors: dict[int, Array] = {}
-    for buffer in (buffer for buffer in floats if buffer in seen):
-        if buffer in made:
+    made = {key: rounding.nearest(weights) for key, weights in floats.items() if key not in seen}
+    errors: dict[Key, Array] = {}
+    for key in (key for key in floats if key in seen):
+        if key in made:
             continue
-        beside = sorted(each for each in seen[buffer].beside - {buffer} if each in floats and each not in made)
-        inputs = {each: np.concatenate(seen[each].inputs) for each in (buffer, *beside)}
-        group = [each for each, rows in inputs.items() if len(rows) == len(inputs[buffer])]
+        beside = sorted(each for each in seen[key].beside - {key} if each in floats and each not in made)
+        inputs = {each: np.concatenate(seen[each].inputs) for each in (key, *beside)}
+        group = [each for each, rows in inputs.items() if len(rows) == len(inputs[key])]
         parts = rounding.compensated([floats[each] for each in group], [inputs[each] for each in group])
         made.update(zip(group, parts, strict=True))
-        off = sum(rounding.mean_error(floats[each], made[each], inputs[each]) for each in group)
-        errors.update({each: off for each in group if each in biased and not errors.keys() & set(group)})
+        off = np.sum([rounding.mean_error(floats[each], made[each], inputs[each]) for each in group], axis=0)
+        if first := next((each for each in group if each in biased), None):
+            errors[first] = off
     return made, errors

@@ -1,0 +1,253 @@
+"""Quantized artifacts: smaller, within their gate along a stream, lawful; and what is refused."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+import exporter
+import signatures
+from exporter.read import calibration
+from exporter.targets import TARGETS, rounding
+from signatures.errors import FeedError, LoadError, ParityError, UnsupportedModel
+from signatures.ports import Port
+from signatures.quality import sqnr
+from signatures.schemes import SCHEMES
+
+FLOATS = [("tflite", "float16"), ("tflite", "dynamic"), ("onnx", "float16"), ("onnx", "dynamic"), ("onnx", "int8")]
+SHARE = {"float16": 0.7, "dynamic": 0.6, "int8": 0.6}
+"""Of the float32 file's bytes, which hold graphs and biases besides weights."""
+
+
+def walk(steps: int, features: int, seed: int) -> np.ndarray:
+    """Return a slow random walk [T, F], much unlike white noise: neighbouring features go together."""
+    rng = np.random.default_rng(seed)
+    x = np.cumsum(rng.normal(size=(steps, features)) * 0.3, axis=0)
+    x -= np.linspace(0, 1, steps)[:, None] * x[-1]
+    return (x @ (np.eye(features) + 0.5)).astype(np.float32) / 4
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """An LSTM large enough for ONNX Runtime's own op, a GRU, a Dense layer."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, 12), name="x")
+    h = keras.layers.LSTM(128, return_sequences=True, name="lstm")(x)
+    h = keras.layers.GRU(24, return_sequences=True, name="gru")(h)
+    made = keras.Model(x, keras.layers.Dense(48, activation="softmax", name="classes")(h), name="mixed")
+    for weight in made.weights:
+        if "bias" in weight.path:
+            weight.assign(0.1 * np.random.default_rng(0).normal(size=weight.shape))
+    return made
+
+
+RECORDINGS = [walk(300, 12, seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def made(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], exporter.Artifact]:
+    """Return (target, scheme or "") -> artifact."""
+    folder = tmp_path_factory.mktemp("quantized")
+    found = {}
+    for each in exporter.export(model, ["tflite", "onnx"], folder, check=False):
+        found[each.target, ""] = each
+    for scheme in ("float16", "dynamic"):
+        for each in exporter.export(model, ["tflite", "onnx"], folder, quantize=scheme, calibration=RECORDINGS):
+            found[each.target, scheme] = each
+    [found["onnx", "int8"]] = exporter.export(model, "onnx", folder, quantize="int8", calibration=RECORDINGS)
+    return found
+
+
+@pytest.mark.parametrize(("target", "scheme"), FLOATS)
+def test_a_quantized_artifact_is_smaller_and_good(made, target: str, scheme: str) -> None:
+    artifact = made[target, scheme]
+    assert artifact.size < SHARE[scheme] * made[target, ""].size
+    assert artifact.quality is not None
+    assert artifact.quality.time_steps >= calibration.ENOUGH
+    assert artifact.quality.worst.sqnr > {"float16": 65, "dynamic": 36, "int8": 42}[scheme]
+    assert artifact.quality.decisions > 0.98
+    assert {each.port for each in artifact.quality.ports} == {
+        port.name for port in next(iter(artifact.contract.signatures.values())).outputs
+    }
+    assert artifact.path.stem.startswith(f"mixed_{scheme}")
+    assert signatures.read_contract(artifact.path).quantized.scheme == scheme
+
+
+@pytest.mark.parametrize(("target", "scheme"), FLOATS)
+def test_it_keeps_the_laws_of_streams(made, target: str, scheme: str) -> None:
+    report = signatures.check(signatures.open(made[target, scheme].path))
+    assert report.ok, report.summary()
+    assert {diff.check for diff in report.diffs} >= {"steps", "chunks", "repeat", "reset"}
+
+
+def test_weights_are_stored_in_fewer_bits_and_multiplied_in_integers(made) -> None:
+    content = made["tflite", "dynamic"].path.read_bytes()
+    file = schema.ModelT.InitFromPackedBuf(content, 0)
+    large = [t for graph in file.subgraphs for t in graph.tensors if t.buffer and np.prod(t.shape) >= 2048]
+    assert large
+    assert {t.type for t in large} == {schema.TensorType.INT8}
+    assert made["onnx", "dynamic"].ops["DynamicQuantizeLSTM"] == 1
+    assert made["onnx", "int8"].ops["LSTM"] == made["onnx", "int8"].ops["GRU"] == 1
+    kept = onnx.load(made["onnx", "int8"].path).graph.initializer
+    assert all(t.data_type != onnx.TensorProto.FLOAT for t in kept if np.prod(t.dims) >= 2048)
+
+
+def test_rounding_by_real_inputs_is_better_than_rounding_each_weight(model, made) -> None:
+    by_noise = exporter.export(model, "tflite", made["tflite", ""].path.parent / "noise.tflite", quantize="dynamic")
+    stream = signatures.open(by_noise[0].path).stream()
+    exact = signatures.open(made["tflite", ""].path).stream()
+    by_data = signatures.open(made["tflite", "dynamic"].path).stream()
+    x = np.concatenate([walk(300, 12, seed) for seed in (90, 91, 92, 93)])[None]
+    expect = exact.push(x)["lstm_sequences"]
+    assert sqnr(expect, by_data.push(x)["lstm_sequences"]) > sqnr(expect, stream.push(x)["lstm_sequences"]) + 1
+
+
+def test_below_the_gate_nothing_is_delivered(model, tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"in dynamic is not delivered.* dB at port .* at least 60 are asked for"):
+        exporter.export(model, "tflite", tmp_path, quantize="dynamic", gate=60, calibration=RECORDINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_case_is_held_against_the_gate(model, made, tmp_path: Path) -> None:
+    exporter.record_case(model, tmp_path / "case", feeds={"x": walk(200, 12, 50)[None]})
+    case = signatures.Case.load(tmp_path / "case")
+    report = signatures.check(signatures.open(made["onnx", "int8"].path), case)
+    assert report.ok
+    assert "dB where 20 are asked for" in report.summary()
+    wrong = {name: value[..., ::-1] if name == "classes" else value for name, value in case.runs[0].expect.items()}
+    run = signatures.Run("feeds", case.runs[0].feeds, wrong)
+    report = signatures.check(signatures.open(made["onnx", "int8"].path), signatures.Case("wrong", (run,)))
+    assert not report.ok
+    assert "port 'classes'" in report.summary()
+
+
+@pytest.mark.fast
+def test_rounding_makes_up_for_errors() -> None:
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(500, 4)) @ rng.normal(size=(4, n)) + 0.01 * rng.normal(size=(500, n)) for n in (20, 30)]
+    weights = [rng.normal(size=(n, 16)) for n in (20, 30)]
+    exact = sum(x @ w for x, w in zip(inputs, weights, strict=True))
+
+    def off(rounded: list[rounding.Rounded]) -> float:
+        return float(np.abs(sum(x @ r.real for x, r in zip(inputs, rounded, strict=True)) - exact).mean())
+
+    assert off(rounding.compensated(weights, inputs)) < 0.5 * off([rounding.nearest(w) for w in weights])
+    single = rounding.nearest(weights[0])
+    assert np.abs(single.real - weights[0]).max() <= single.scale.max() / 2 * (1 + 1e-6)
+    biased = inputs[0] + 3
+    error = rounding.mean_error(weights[0], single, biased)
+    np.testing.assert_allclose((biased @ single.real + error).mean(axis=0), (biased @ weights[0]).mean(axis=0))
+
+
+@pytest.mark.fast
+def test_rounding_takes_what_has_no_range() -> None:
+    weights = np.zeros((3, 2))
+    weights[:, 1] = 5
+    found = rounding.compensated([weights], [np.zeros((10, 3))])[0]
+    np.testing.assert_allclose(found.real, weights, atol=1e-6)
+
+
+@pytest.mark.fast
+def test_a_quantized_port_rounds_and_cuts_off() -> None:
+    port = Port("h", "state", ("batch", 2), "int16", scale=0.5, zero_point=3, initial=-1.0)
+    np.testing.assert_array_equal(port.stored(np.array([0.26, -1e9])), [4, -32768])
+    np.testing.assert_array_equal(port.real(np.array([4, 3], np.int16)), np.array([0.5, 0], np.float32))
+    np.testing.assert_array_equal(port.at_start({"batch": 1}), np.full((1, 2), 1, np.int16))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("expect", "got", "decibels"),
+    [
+        (np.ones(10), np.ones(10), np.inf),
+        (np.ones(10), np.full(10, 1.1), 20.0),
+        (np.zeros(3), np.full(3, 1e-9), -np.inf),
+        (np.ones(3), np.array([1, np.nan, 1]), -np.inf),
+    ],
+)
+def test_signal_to_noise_ratio(expect: np.ndarray, got: np.ndarray, decibels: float) -> None:
+    assert sqnr(expect, got) == pytest.approx(decibels)
+
+
+SIGNATURE = signatures.Signature(
+    "sequence",
+    (Port("x", "input", ("batch", "time", 3), time_axis=1), Port("h_in", "state", ("batch", 2))),
+    (Port("h", "state", ("batch", 2)),),
+    (signatures.Carry("h", "h_in"),),
+)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("data", "error", "told"),
+    [
+        (
+            [np.zeros((5, 4))],
+            FeedError,
+            r"recording 0: input 'x' is float64 \[1, 5, 4\]; it must be \[batch, time, 3\]",
+        ),
+        ([np.full((5, 3), np.nan)], FeedError, "holds NaN or infinity"),
+        ([{"y": np.zeros((5, 3))}], FeedError, "input 'x' is missing"),
+        ([], FeedError, "there is no recording in it"),
+        ("nowhere.npz", LoadError, "no such file"),
+        ("nowhere.py:load", LoadError, r"nowhere.py:load: it fails \(FileNotFoundError"),
+        ("README.md", LoadError, "the suffix '.md'"),
+    ],
+)
+def test_calibration_that_does_not_fit_is_refused(data: object, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        calibration.given(data, SIGNATURE)
+
+
+@pytest.mark.fast
+def test_calibration_is_read_from_files_folders_and_functions(tmp_path: Path) -> None:
+    long = walk(4000, 3, 0)
+    np.savez(tmp_path / "one.npz", x=long)
+    one = calibration.given(tmp_path / "one.npz", SIGNATURE)
+    np.testing.assert_array_equal(one.seen[0]["x"], long[None, :3000])
+    np.testing.assert_array_equal(one.kept[0]["x"], long[None, 3000:])
+    (tmp_path / "many").mkdir()
+    for k in range(8):
+        np.save(tmp_path / "many" / f"{k}.npy", long[k : k + 9])
+    many = calibration.given(str(tmp_path / "many"), SIGNATURE)
+    assert [each["x"][0, 0, 0] for each in many.kept] == [long[3, 0], long[7, 0]]
+    stream = many.stream(SIGNATURE)["x"]
+    assert stream.shape[1] >= calibration.ENOUGH
+    np.testing.assert_array_equal(stream[0, :18], np.concatenate([long[3:12], long[7:16]]))
+    np.savez(tmp_path / "padded.npz", x=np.stack([long[:10], long[10:20]]), lengths=[10, 4])
+    padded = calibration.given(tmp_path / "padded.npz", SIGNATURE)
+    assert [each["x"].shape for each in padded.seen] == [(1, 10, 3), (1, 4, 3)]
+    code = f"import numpy\ndef load():\n    return [numpy.load({str(tmp_path / 'many' / '0.npy')!r})]\n"
+    (tmp_path / "mine.py").write_text(code)
+    np.testing.assert_array_equal(
+        calibration.given(f"{tmp_path / 'mine.py'}:load", SIGNATURE).seen[0]["x"], long[None, :9]
+    )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("to", "options", "error", "told"),
+    [
+        ("savedmodel", {"quantize": "float16"}, UnsupportedModel, "savedmodel has no form for 'float16'"),
+        ("tflite", {"quantize": "int4"}, ValueError, "quantize='int4': give float16, dynamic"),
+        ("tflite", {"gate": 30.0}, ValueError, "gate goes with quantize"),
+        ("tflite", {"quantize": "dynamic", "gate": float("nan")}, ValueError, "give decibels"),
+    ],
+)
+def test_what_can_not_be_quantized_is_refused(to: str, options: dict, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        exporter.export("no model is looked at", to=to, **options)
+
+
+def test_a_model_in_another_type_is_refused(model, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="computes in float64; only float32 is quantized"):
+        exporter.export(model, "onnx", tmp_path, dtype="float64", quantize="dynamic")
+
+
+@pytest.mark.fast
+def test_every_scheme_of_a_target_is_in_the_table() -> None:
+    for target in TARGETS.values():
+        assert set(target.integers) <= set(target.schemes) <= set(SCHEMES)
