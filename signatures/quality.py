@@ -13,7 +13,7 @@ import numpy as np
 from .ports import Array, Feeds, Port, Signature
 from .stream import Stream, cut
 
-CALL = 8
+CALL = 16
 """Of how many times the fewest time steps a call is: what a port without time holds is compared so often."""
 
 

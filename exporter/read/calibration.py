@@ -18,7 +18,10 @@ from signatures.ports import Array, Port, Signature, show, time_dims
 ENOUGH = 1000
 """Time steps of the stream that a quantized artifact is measured on, at least."""
 
-MOST = 8000
+SHORT = 128
+"""Time steps of a random recording that isn't measured by."""
+
+MOST = 4000
 """Time steps that are looked at, at most."""
 
 EVERY = 4
@@ -66,11 +69,14 @@ class Recordings:
 
 
 def random(signature: Signature, dims: Mapping[str, int]) -> Recordings:
-    """Return two random recordings, for when there are no data."""
-    steps = -(-ENOUGH // signature.every) * signature.every
-    sizes = {**dims, **dict.fromkeys(time_dims(signature.inputs), steps), "batch": 1}
-    drawn = [random_feeds(_inputs(signature), sizes, np.random.default_rng(seed), plain=True) for seed in range(2)]
-    return Recordings(RANDOM, (drawn[0],), (drawn[1],))
+    """Return random recordings, for when there are no data: short ones, and one of ENOUGH steps to measure by."""
+
+    def drawn(steps: int, seed: int) -> Recording:
+        unit = signature.every
+        sizes = {**dims, **dict.fromkeys(time_dims(signature.inputs), -(-steps // unit) * unit), "batch": 1}
+        return random_feeds(_inputs(signature), sizes, np.random.default_rng(seed), plain=True)
+
+    return Recordings(RANDOM, tuple(drawn(SHORT, seed) for seed in range(1, 9)), (drawn(ENOUGH, 0),))
 
 
 def given(data: Any, signature: Signature) -> Recordings:

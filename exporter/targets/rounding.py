@@ -18,6 +18,10 @@ DAMPING = 1e-4
 """Share of the Hessian's mean diagonal that is added to it, so that inputs that never vary have an inverse, too."""
 
 
+HUGE = 1e15
+"""Inputs beyond it are of a model that runs away; no weight is rounded by them."""
+
+
 @dataclass(frozen=True)
 class Rounded:
     """A matrix in 8 bits.
@@ -59,9 +63,10 @@ def compensated(weights: list[Array], inputs: list[Array]) -> list[Rounded]:
         One for each matrix.
     """
     whole, seen = np.concatenate(weights).astype(np.float64), np.concatenate(inputs, axis=1).astype(np.float64)
+    seen = seen[(np.abs(seen) < HUGE).all(axis=1)]
     scale = np.concatenate([np.broadcast_to(scales(each).astype(np.float64), each.shape) for each in weights])
     order = np.argsort(-(seen**2).sum(axis=0), kind="stable")
-    hessian = (seen.T @ seen / len(seen))[np.ix_(order, order)]
+    hessian = (seen.T @ seen / max(len(seen), 1))[np.ix_(order, order)]
     damping = DAMPING * np.trace(hessian) / len(hessian)
     spread = np.linalg.cholesky(np.linalg.inv(hessian + (damping or 1.0) * np.eye(len(hessian)))).T
     left, values = whole[order], np.zeros(whole.shape, np.int8)
@@ -76,4 +81,6 @@ def compensated(weights: list[Array], inputs: list[Array]) -> list[Rounded]:
 
 def mean_error(weights: Array, rounded: Rounded, inputs: Array) -> Array:
     """Return by how much the product with inputs [n, K] is too small on average, [N], which a bias can make up for."""
-    return np.asarray((inputs.astype(np.float64) @ (weights.astype(np.float64) - rounded.real)).mean(axis=0))
+    seen = inputs[(np.abs(inputs) < HUGE).all(axis=1)].astype(np.float64)
+    mean = seen.mean(axis=0) if len(seen) else np.zeros(len(weights))
+    return np.asarray(mean @ (weights.astype(np.float64) - rounded.real))

@@ -167,7 +167,8 @@ def _watched(
         if node.op_type == "MatMul":
             wanted[name] = (node.input[0],)
         elif node.op_type in CELLS and each.array.shape[0] == 1 and _forward(node) and node.output[0]:
-            wanted[name] = (node.input[0],) if each.place == 1 else (node.output[0], node.input[5])
+            lengths, start = node.input[4], node.input[5]
+            wanted[name] = (node.input[0], lengths) if each.place == 1 else (node.output[0], lengths, start)
     if not wanted:
         return {}
     copy = onnx.ModelProto.FromString(model.SerializeToString())
@@ -181,10 +182,13 @@ def _watched(
         values = {**given, **session.run(signature.name, given)}
         for name, sources in wanted.items():
             first = values[sources[0]]
-            if len(sources) == 2:  # h of the step before: Y [T, 1, B, U], and where it starts from, [1, B, U]
-                start = values[sources[1]] if sources[1] in values else np.zeros_like(first[0])
+            if len(sources) == 3:  # h of the step before: Y [T, 1, B, U], and where it starts from, [1, B, U]
+                start = values[sources[2]] if sources[2] in values else np.zeros_like(first[0])
                 first = np.concatenate([start[None], first[:-1]])
-            rows[name].append(first.reshape(-1, first.shape[-1]))
+            flat = first.reshape(-1, first.shape[-1])
+            if len(sources) > 1 and sources[1] in values:  # beyond its end a sample's rows are never written
+                flat = flat[(np.arange(len(first))[:, None] < values[sources[1]]).reshape(-1)]
+            rows[name].append(flat)
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
@@ -207,7 +211,8 @@ def _round(graph: Any, group: list[Weights], seen: dict[str, Array], dynamic: bo
     data = [each.array[..., : each.array.shape[-2] - each.signals, :] for each in group]
     matrices = [each.reshape(-1, each.shape[-1]) for each in data]
     if all(name in seen for name in names):
-        inputs = [seen[name][:, : len(matrix)] for name, matrix in zip(names, matrices, strict=True)]
+        ran = _running(group, [seen[name] for name in names])
+        inputs = [seen[name][ran, : len(matrix)] for name, matrix in zip(names, matrices, strict=True)]
         rounded = rounding.compensated(matrices, inputs)
         for each, matrix, found, rows in zip(group, matrices, rounded, inputs, strict=True):
             _correct(graph, each, rounding.mean_error(matrix, found, rows))
@@ -221,6 +226,12 @@ def _round(graph: Any, group: list[Weights], seen: dict[str, Array], dynamic: bo
     else:
         for each, found in zip(group, rounded, strict=True):
             _widened(graph, each, found)
+
+
+def _running(group: list[Weights], inputs: list[Array]) -> Array:
+    """Return which rows are of time steps that a cell runs: the others have a signal."""
+    held = [rows[:, rows.shape[1] - each.signals :].any(axis=1) for each, rows in zip(group, inputs, strict=True)]
+    return np.asarray(~np.any(held, axis=0))
 
 
 def _correct(graph: Any, weights: Weights, error: Array) -> None:
