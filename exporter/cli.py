@@ -8,6 +8,7 @@ once, and what a native library does to its process it does to a child (see chil
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -92,6 +93,11 @@ def listed(*accepted: str) -> Callable[[str], list[str]]:
     return names
 
 
+def _both(first: Callable[..., Any], second: Callable[..., Any]) -> Callable[..., Any]:
+    """Return two options as one."""
+    return lambda command: first(second(command))
+
+
 PATH = click.Path(path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
 timeout = click.option(
@@ -110,6 +116,14 @@ trusting = click.option(
 )
 ahead = click.option(
     "--lookahead", is_flag=True, help="Take layers that look into the future: their outputs come so much later."
+)
+calibrating = _both(
+    click.option(
+        "--calibration",
+        metavar="DATA",
+        help="Recordings to quantize by: an .npz, a folder of them, FILE.py:FUNCTION.  [default: random numbers]",
+    ),
+    click.option("--gate", type=float, help="dB of signal over noise below which nothing is delivered."),
 )
 memory = click.option(
     "--max-memory",
@@ -174,12 +188,7 @@ def main() -> None:
 )
 @click.option("--quantize", type=click.Choice(list(SCHEMES)), help="Store weights, or all numbers, in fewer bits.")
 @click.option("--precise", is_flag=True, help="Quantize weights more closely, in about twice the bytes.")
-@click.option(
-    "--calibration",
-    metavar="DATA",
-    help="Recordings to quantize by: an .npz, a folder of them, FILE.py:FUNCTION.  [default: random numbers]",
-)
-@click.option("--gate", type=float, help="dB of signal over noise below which nothing is delivered.")
+@calibrating
 @in_dtype
 @memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
@@ -198,6 +207,48 @@ def export(session: "Session", model: Path, to: tuple[list[str], ...], no_check:
     )
     if not session.quiet:
         session.tell_strays(deliver.strays(contract_path))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option(
+    "--to",
+    default="tflite",
+    show_default=True,
+    type=click.Choice([name for name, target in TARGETS.items() if target.schemes]),
+    help="What to export to.",
+)
+@click.option(
+    "--quantize", type=listed(*SCHEMES, "all"), default="all", show_default=True, help="Schemes, several by commas."
+)
+@calibrating
+@click.option("--batch", metavar="N|ANY", type=extent, help="Samples a call.  [default: as export]")
+@click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
+@ahead
+@click.option("--picture", type=PATH, help="Where to draw error over time, and size against it: a .png or .svg.")
+@in_dtype
+@memory
+@timeout
+@common
+def compare(
+    session: "Session", model: Path, to: str, quantize: list[str], picture: Path | None, timeout: float, **options: Any
+) -> None:
+    """Quantize MODEL in every way, compare size, error and time, and say which to take."""
+    from . import compare as comparing
+
+    check_path(model)
+    schemes = comparing.schemes_of(to, quantize)
+    if picture is not None:
+        comparing.check_picture(picture)
+    with tempfile.TemporaryDirectory(prefix="export-lstm-") as folder:
+        made = session.run(_make_all, model, to, schemes, Path(folder), options)
+        rows = comparing.timed(made, session.progress, timeout)
+        if picture is not None:
+            comparing.draw(rows, picture)
+        session.show(
+            lambda tables: [tables.compared_facts(row) for row in rows],
+            lambda tables: tables.print_compared(rows, comparing.choice(rows), picture),
+        )
 
 
 @main.command()
@@ -303,6 +354,15 @@ def _export(model: Path, targets: list[str], check: bool, options: dict[str, Any
     from .pipeline import export as run
 
     return run(model, targets, check=check, progress=progress, **options)
+
+
+def _make_all(
+    model: Path, to: str, schemes: list[tuple[str, bool]], folder: Path, options: dict[str, Any],
+    progress: child.Progress,
+) -> Any:  # fmt: skip
+    from .compare import make_all
+
+    return make_all(model, to, schemes, folder, options, progress)
 
 
 def _golden(model: Path, case: Path, feeds: Path | None, options: dict[str, Any], progress: child.Progress) -> Any:

@@ -214,36 +214,61 @@ def export(
         quantize, precise, calibration, gate,
     )  # fmt: skip
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
-    stem += f"_{quantize}" if quantize else ""
-    final, contract_path = deliver.paths(stem, request.targets, request.out)
+    final, contract_path = deliver.paths(f"{stem}_{quantize}" if quantize else stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
     with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead) as opened:
-        for target in request.targets:
-            target.check_types(opened.model.types)
         contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
-        fixed = _fixed(opened.survey, request.time)
         together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
         deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
-        subject = Subject(opened.model, opened.survey, contract, fixed)
-        if request.check:
-            subject = subject.proven(progress)
-        if request.quantize is not None:
-            subject = subject.recorded(request, progress)
-        artifacts: list[Artifact] = []
+        subject = subject_of(opened, request, progress)
+        return deliver_all(subject, request, final, contract_path, progress)
 
-        def seal(stage: deliver.Staged) -> None:
-            deliver.check_free(list(final.values()), request.force)  # another export may have been quicker
-            told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-            together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), request.force)
-            stage[contract_path].write_text(together.to_json(), encoding="utf-8")
-            progress(DELIVERING)
 
-        with deliver.staged([*final.values(), contract_path], seal) as stage:
-            for target in request.targets:
-                made = _make(subject, target, request, stage[final[target.name]], progress)
-                artifacts.append(replace(made, path=final[target.name], contract_path=contract_path))
+def subject_of(opened: Opened, request: Request, progress: Progress, known: "Subject | None" = None) -> "Subject":
+    """Return what a request exports of a model.
+
+    Args:
+        opened: The model.
+        request: Which contract it is to have, whether it is proven and quantized.
+        progress: Called with each Stage as it starts.
+        known: What another request exports of it: golden numbers and recordings are taken from there.
+    """
+    for target in request.targets:
+        target.check_types(opened.model.types)
+    contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
+    subject = Subject(opened.model, opened.survey, contract, _fixed(opened.survey, request.time))
+    if request.check:
+        subject = subject.proven(progress, None if known is None else known.golden)
+    return subject if request.quantize is None else subject.recorded(request, progress, known)
+
+
+def deliver_all(
+    subject: "Subject", request: Request, final: Mapping[str, Path], contract_path: Path, progress: Progress
+) -> list[Artifact]:
+    """Make, check and deliver what was asked for; see export.
+
+    Args:
+        subject: What is exported.
+        request: To which targets, and how.
+        final: Target -> where its artifact goes.
+        contract_path: Where the contract goes.
+        progress: Called with each Stage as it starts.
+    """
+    artifacts: list[Artifact] = []
+
+    def seal(stage: deliver.Staged) -> None:
+        deliver.check_free(list(final.values()), request.force)  # another export may have been quicker
+        told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
+        together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), request.force)
+        stage[contract_path].write_text(together.to_json(), encoding="utf-8")
+        progress(DELIVERING)
+
+    with deliver.staged([*final.values(), contract_path], seal) as stage:
+        for target in request.targets:
+            made = _make(subject, target, request, stage[final[target.name]], progress)
+            artifacts.append(replace(made, path=final[target.name], contract_path=contract_path))
     return artifacts
 
 
@@ -285,15 +310,15 @@ class Subject:
         steps = totals or totals_for(self.survey)
         return record(self.model, self.contract, self.fixed, feeds=feeds, totals=steps, progress=at)
 
-    def proven(self, progress: Progress) -> "Subject":
-        """Return the same with golden numbers, which the contract tells of."""
-        golden = self.record(progress)
+    def proven(self, progress: Progress, known: Case | None = None) -> "Subject":
+        """Return the same with golden numbers, which the contract tells of; those that are known, or new ones."""
+        golden = known or self.record(progress)
         atol, rtol = golden.tolerance.atol, golden.tolerance.rtol
         proven = replace(self.contract.proven, atol=atol, rtol=rtol, inputs=golden.inputs, noise=golden.noise)
         return replace(self, golden=golden, contract=replace(self.contract, proven=proven))
 
-    def recorded(self, request: Request, progress: Progress) -> "Subject":
-        """Return the same with recordings to quantize it by, and what it gives on them.
+    def recorded(self, request: Request, progress: Progress, known: "Subject | None" = None) -> "Subject":
+        """Return the same with recordings to quantize it by, and what it gives on them; those that are known, or new.
 
         Raises:
             UnsupportedModel: When it computes in another type than float32.
@@ -306,15 +331,19 @@ class Subject:
         from .prove.trial import trial
 
         signature = next(iter(self.contract.signatures.values()))
-        progress(Stage("quantizing", run="reading recordings"))
-        if request.calibration is None:
+        if known is not None and known.recordings is not None:
+            found = known.recordings
+        elif request.calibration is None:
             found = calibration.random(signature, {**self.contract.example, **self.fixed})
         else:
+            progress(Stage("quantizing", run="reading recordings"))
             found = calibration.given(request.calibration, signature)
         scheme = SCHEMES[str(request.quantize)]
         gate = scheme.gate if request.gate is None else request.gate
         quantized = Quantized(scheme.name, gate, found.told, request.precise)
         subject = replace(self, recordings=found, contract=replace(self.contract, quantized=quantized))
+        if known is not None and known.recordings is not None:
+            return replace(subject, trial=known.trial)
         if request.check and self.contract.no_step is None:
             progress(Stage("golden numbers", run="a stream of recordings"))
             subject = replace(subject, trial=trial(self.model, self.contract, found))

@@ -22,6 +22,7 @@ from .targets import TARGETS
 
 if TYPE_CHECKING:
     from .bench import Timing
+    from .compare import Compared
     from .pipeline import Artifact, Opened
 
 Facts = dict[str, Any]
@@ -87,6 +88,19 @@ def report_facts(report: ParityReport) -> Facts:
         "noise": noise,
         "inputs": dict(report.inputs),
         "failures": [str(diff) for diff in report.failures],
+    }
+
+
+def compared_facts(row: "Compared") -> Facts:
+    """Return a row of a comparison as plain data."""
+    made = row.made
+    return {
+        "scheme": made.scheme,
+        "bytes": made.size or None,
+        "refused": made.refused or None,
+        "us_per_step": None if row.seconds is None else round(1e6 * row.seconds, 3),
+        "ratio": None if row.ratio is None else round(row.ratio.median, 4),
+        "quality": None if made.quality is None else quality_facts(made.quality),
     }
 
 
@@ -216,6 +230,46 @@ def print_artifacts(artifacts: Sequence["Artifact"]) -> None:
     if first.contract.no_step:
         _say(console, f"No signature 'step': {first.contract.no_step}")
     _say(console, f"Ports and carries: {first.contract_path}")
+
+
+def print_compared(rows: Sequence["Compared"], choice: "Compared | None", picture: Path | None) -> None:
+    """Print every scheme and which to take."""
+    table = _table(
+        "scheme", "size >", "of float32 >", "dB >", "worst port", "drift >", "decided alike >", "us a step >",
+        "to float32 >",
+    )  # fmt: skip
+    whole = rows[0].made.size
+    for row in rows:
+        made, quality = row.made, row.made.quality
+        if made.refused:
+            _add(table, made.scheme, "none")
+            continue
+        decided = None if quality is None else quality.decisions
+        _add(
+            table,
+            Text(made.scheme, "bold" if row is choice else ""),
+            _size(made.size),
+            f"{made.size / whole:.2f}",
+            "" if quality is None else f"{quality.worst.sqnr:.1f}",
+            "" if quality is None else quality.worst.port,
+            "" if quality is None else f"{quality.drift:.1f}",
+            "" if decided is None else f"{decided:.1%}",
+            "" if row.seconds is None else f"{1e6 * row.seconds:,.1f}",
+            "" if row.ratio is None else f"{row.ratio.median:.2f}",
+        )
+    console = _console()
+    console.print(table)
+    for row in (row for row in rows if row.made.refused):
+        _say(console, f"{row.made.scheme}: {row.made.refused}")
+    measured = next((row.made.quality for row in rows if row.made.quality is not None), None)
+    if measured is not None:
+        _say(console, f"Measured over {measured.time_steps} time steps of {measured.data}; times in one thread each.")
+    if choice is not None:
+        _say(
+            console, f"Take {choice.made.scheme}: the smallest that decides as the model does, the closest of its size."
+        )
+    if picture is not None:
+        _say(console, f"Drawn: {picture}")
 
 
 def print_report(report: ParityReport, artifact: Path) -> None:

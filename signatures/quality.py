@@ -17,6 +17,10 @@ CALL = 16
 """Of how many times the fewest time steps a call is: what a port without time holds is compared so often."""
 
 
+PARTS = 16
+"""Into how many parts of a stream its course is told."""
+
+
 @dataclass(frozen=True)
 class PortQuality:
     """How far one port is from what the model gives.
@@ -26,12 +30,14 @@ class PortQuality:
         sqnr: Power of what is expected over that of the difference, dB; infinite where nothing differs.
         drift: By how many dB the last quarter of the stream is worse than the first.
         decisions: Share of the rows whose largest value is where the model has it; None where there are no classes.
+        course: The ratio in each of PARTS of the stream, in their order.
     """
 
     port: str
     sqnr: float
     drift: float
     decisions: float | None = None
+    course: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,4 +149,6 @@ def _quality(port: Port, expect: Array, got: Array) -> PortQuality:
     drift = early - late if math.isfinite(early) and math.isfinite(late) else 0.0
     classes = port.role == "output" and expect.ndim > 1 and expect.shape[-1] > 1 and expect.dtype.kind == "f"
     same = (expect.argmax(-1) == got.argmax(-1)).mean() if classes else None
-    return PortQuality(port.name, sqnr(expect, got), drift, None if same is None else float(same))
+    pieces = [np.array_split(each, min(PARTS, expect.shape[along]), along) for each in (expect, got)]
+    course = tuple(sqnr(*piece) for piece in zip(*pieces, strict=True))
+    return PortQuality(port.name, sqnr(expect, got), drift, None if same is None else float(same), course)

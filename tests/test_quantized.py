@@ -10,9 +10,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 import exporter
 import signatures
+from exporter import compare
 from exporter.read import calibration
 from exporter.targets import TARGETS, rounding
-from signatures.errors import FeedError, LoadError, ParityError, UnsupportedModel
+from signatures.errors import FeedError, LoadError, OutputError, ParityError, UnsupportedModel
 from signatures.ports import Port
 from signatures.quality import sqnr
 from signatures.schemes import SCHEMES
@@ -122,6 +123,44 @@ def test_a_case_is_held_against_the_gate(model, made, tmp_path: Path) -> None:
     report = signatures.check(signatures.open(made["onnx", "int8"].path), signatures.Case("wrong", (run,)))
     assert not report.ok
     assert "port 'classes'" in report.summary()
+
+
+def test_schemes_are_compared_and_one_is_taken(model, tmp_path: Path) -> None:
+    stages = []
+    schemes = compare.schemes_of("onnx", ["all"])
+    assert schemes == [("float16", False), ("dynamic", False), ("int8", False)]
+    made = compare.make_all(model, "onnx", schemes[::2], tmp_path, {"calibration": RECORDINGS}, stages.append)
+    assert [each.scheme for each in made] == ["float32", "float16", "int8"]
+    assert made[0].quality is None
+    assert made[0].size > made[1].size > made[2].size
+    assert {stage.target for stage in stages if stage.name == "converting"} == {"float32", "float16", "int8"}
+    assert sum(stage == exporter.Stage("golden numbers", "float32", "t1") for stage in stages) == 1
+    rows = compare.timed(made, lambda text: None, 60.0)
+    assert all(row.seconds for row in rows)
+    assert rows[0].ratio is None
+    assert compare.choice(rows).made.scheme == "int8"
+    picture = tmp_path / "compared.svg"
+    compare.draw(rows, picture)
+    assert "</svg>" in picture.read_text()
+
+
+@pytest.mark.fast
+def test_what_decides_otherwise_is_not_taken() -> None:
+    def row(scheme: str, size: int, decibels: float, alike: float | None) -> compare.Compared:
+        port = signatures.PortQuality("y", decibels, 0.0, alike)
+        return compare.Compared(compare.Made(scheme, size, signatures.Quality(20, 1000, "noise", (port,))))
+
+    rows = [compare.Compared(compare.Made("float32", 1000)), row("a", 500, 70, 1.0), row("b", 300, 30, 0.9)]
+    assert compare.choice(rows) is rows[1]
+    assert compare.choice([*rows, row("c", 300, 30, None), row("d", 310, 35, 0.995)]).made.scheme == "d"
+    assert compare.choice(rows[:1]) is None
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["compared.gif", "compared"])
+def test_a_picture_of_another_kind_is_refused(name: str) -> None:
+    with pytest.raises(OutputError, match=r"give a picture's path, \.png, \.svg or \.pdf"):
+        compare.check_picture(Path(name))
 
 
 @pytest.mark.fast
