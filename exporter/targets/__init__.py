@@ -202,7 +202,8 @@ TARGETS = {
             ("float32",),
             1,
             ("unrolled", "loop"),
-            schemes=("float16", "dynamic"),
+            schemes=("float16", "dynamic", "int8", "int16x8"),
+            integers=("int8", "int16x8"),
         ),
         # ONNX Runtime has no CPU kernels for bfloat16.
         Target(

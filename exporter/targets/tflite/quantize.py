@@ -2,6 +2,8 @@
 
 float16   Given   a constant of 32-bit floats                 Result  the same in 16 bits and a DEQUANTIZE in each graph
 dynamic   Given   FULLY_CONNECTED or CONV_2D of floats        Result  the same op on int8 weights, a scale an output
+int8      see integers/
+int16x8   see integers/
 
 The kernels of `dynamic` quantize what comes row by row, so that one call of all steps and single steps give the same.
 Both signatures read the same weights, in loops too; what inputs the weights see is watched in a stream through `step`.
@@ -21,7 +23,8 @@ from signatures.ports import Array, Feeds
 from signatures.runtimes.litert import METADATA, LiteRT
 from signatures.stream import Stream
 
-from .. import rounding
+from .. import TARGETS, rounding
+from .integers import of_integers
 from .write import code, embed, kind, packed
 
 LEAST = 1024
@@ -45,6 +48,10 @@ MIXED = {
 def quantize(path: Path, contract: Contract, scheme: str, precise: bool, recordings: Sequence[Feeds]) -> Contract:
     """Quantize a file in place; see Quantizer.quantize."""
     content = path.read_bytes()
+    if scheme in TARGETS["tflite"].integers:
+        content, contract = embed(*of_integers(content, contract, scheme, precise, recordings))
+        path.write_bytes(content)
+        return contract
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     if scheme == "float16":
         _halve(model)
