@@ -17,6 +17,9 @@ CALL = 16
 """Of how many times the fewest time steps a call is: what a port without time holds is compared so often."""
 
 
+HUGE = 1e15
+"""Numbers beyond it are of a model that runs away: there is nothing to compare."""
+
 PARTS = 16
 """Into how many parts of a stream its course is told."""
 

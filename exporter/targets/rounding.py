@@ -10,16 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from signatures.ports import Array
+from signatures.quality import HUGE
 
 MOST = 127
 """The largest integer: the ranges of int8 are symmetric in every runtime."""
 
 DAMPING = 1e-4
 """Share of the Hessian's mean diagonal that is added to it, so that inputs that never vary have an inverse, too."""
-
-
-HUGE = 1e15
-"""Inputs beyond it are of a model that runs away; no weight is rounded by them."""
 
 
 @dataclass(frozen=True)
