@@ -120,6 +120,11 @@ class Request:
                     f"{self.quantize} makes integers of the ports of {target.name}, not of those of other targets.\n"
                     f"  Export to one at a time: --to {target.name}."
                 )
+        if self.precise and not self.integers:
+            raise UnsupportedModel(
+                f"precise has no use in {self.quantize} to {', '.join(target.name for target in self.targets)}: no"
+                " weight can be stored more closely there.\n  Leave --precise out."
+            )
         if self.integers and self.signatures is not None and set(self.signatures) != {"step"}:
             raise UnsupportedModel(
                 f"signature 'sequence' can't be had in {self.quantize}: no runtime runs a loop of integers right.\n"

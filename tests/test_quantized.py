@@ -106,6 +106,17 @@ def test_rounding_by_real_inputs_is_better_than_rounding_each_weight(model, made
     assert sqnr(expect, by_data.push(x)["lstm_sequences"]) > sqnr(expect, stream.push(x)["lstm_sequences"]) + 1
 
 
+def test_tables_of_embeddings_are_narrowed(tmp_path: Path) -> None:
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    h = keras.layers.Embedding(300, 16, name="table")(tokens)
+    model = keras.Model(tokens, keras.layers.GRU(8, return_sequences=True, name="gru")(h), name="tokens")
+    [whole] = exporter.export(model, "tflite", tmp_path, check=False)
+    [narrow] = exporter.export(model, "tflite", tmp_path, quantize="dynamic")
+    assert whole.size - narrow.size > 0.9 * (3 * 300 * 16 - 4 * 16) - 800  # less two ops in two graphs
+    assert narrow.ops["GATHER"] == whole.ops["GATHER"]
+    assert narrow.quality.worst.sqnr > 40
+
+
 def test_below_the_gate_nothing_is_delivered(model, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"in dynamic is not delivered.* dB at port .* at least 60 are asked for"):
         exporter.export(model, "tflite", tmp_path, quantize="dynamic", gate=60, calibration=RECORDINGS)
@@ -272,6 +283,7 @@ def test_calibration_is_read_from_files_folders_and_functions(tmp_path: Path) ->
     [
         ("savedmodel", {"quantize": "float16"}, UnsupportedModel, "savedmodel has no form for 'float16'"),
         ("tflite", {"quantize": "int4"}, ValueError, "quantize='int4': give float16, dynamic"),
+        ("onnx", {"quantize": "dynamic", "precise": True}, UnsupportedModel, "precise has no use in dynamic to onnx"),
         ("tflite", {"gate": 30.0}, ValueError, "gate goes with quantize"),
         ("tflite", {"quantize": "dynamic", "gate": float("nan")}, ValueError, "give decibels"),
     ],

@@ -2,6 +2,7 @@
 
 float16   Given   a constant of 32-bit floats                 Result  the same in 16 bits and a DEQUANTIZE in each graph
 dynamic   Given   FULLY_CONNECTED or CONV_2D of floats        Result  the same op on int8 weights, a scale an output
+                  GATHER of a table of floats                         see embeddings.py
 int8      see integers/
 int16x8   see integers/
 
@@ -24,6 +25,7 @@ from signatures.runtimes.litert import METADATA, LiteRT
 from signatures.stream import Stream
 
 from .. import TARGETS, rounding
+from . import embeddings
 from .integers import of_integers
 from .write import code, embed, kind, packed
 
@@ -58,6 +60,7 @@ def quantize(path: Path, contract: Contract, scheme: str, precise: bool, recordi
     else:
         seen = _watched(content, contract, recordings) if recordings and "step" in contract.signatures else {}
         _round(model, seen)
+        embeddings.narrow(model, LEAST)
     model.metadata = [each for each in model.metadata if each.name.decode() != METADATA]
     content, contract = embed(packed(model), contract)
     path.write_bytes(content)
