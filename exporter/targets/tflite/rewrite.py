@@ -4,6 +4,7 @@ Each function below takes a graph, says what it changes as Given and Result, and
 """
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -13,14 +14,17 @@ from .graph import Array, Graph, Op, Tensor, constant
 BIASED = {"FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 """Products that needn't have a bias -> where it stands among the inputs."""
 
+BROADCASTS = {"ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SQUARED_DIFFERENCE", "SUB"}
+"""Ops of two tensors of which one may have fewer axes, or axes of 1."""
+
 ENDLESS = 1e18
 """Beyond it nothing of a quantized graph can be."""
 
 
 def rewritten(graph: Graph) -> Graph:
     """Return the graph with all of these, in an order in which each sees what it needs."""
-    graph = Graph(graph.inputs, graph.outputs, [copy.copy(op) for op in graph.ops])
-    for change in (without_guards, split_first, mixed, biases_apart):
+    graph = Graph(graph.inputs, graph.outputs, [replace(op, inputs=list(op.inputs)) for op in graph.ops])
+    for change in (without_guards, without_reshapes, split_first, mixed, biases_apart):
         change(graph)
         graph = graph.pruned()
     return graph
@@ -38,6 +42,26 @@ def without_guards(graph: Graph) -> None:
             sign = 1 if op.kind == "MINIMUM" else -1
             if limit.floating and limit.data is not None and np.all(sign * limit.data >= ENDLESS):
                 graph.replace(op.outputs[0], x)
+
+
+def without_reshapes(graph: Graph) -> None:
+    """Leave out what only takes axes of 1 off, before an op that puts them on again.
+
+    LiteRT has a RESHAPE give the memory that it reads, and an ADD, too: which then overwrites what others still read.
+
+    Given   y = ADD(a [1, 1, 6], RESHAPE(x [1, 1, 6]) [6])
+    Result  y = ADD(a, x)
+    """
+    for op in [op for op in graph.ops if op.kind in BROADCASTS]:
+        for k, each in enumerate(op.reads):
+            reshape = graph.maker(each)
+            if reshape is None or reshape.kind != "RESHAPE":
+                continue
+            x = reshape.reads[0]
+            others = [read.shape for j, read in enumerate(op.reads) if j != k]
+            stripped = [tuple(np.trim_zeros(np.array(t.shape) - 1, "f")) for t in (each, x)]
+            if stripped[0] == stripped[1] and np.broadcast_shapes(x.shape, *others) == op.outputs[0].shape:
+                op.inputs[k] = x
 
 
 def split_first(graph: Graph) -> None:

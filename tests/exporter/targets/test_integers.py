@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from keras import Input, layers
 
@@ -178,6 +179,23 @@ def test_a_graph_is_rewritten_to_the_same_numbers(name, made):
         assert not any(op.kind == "FULLY_CONNECTED" and len(op.reads) > 2 for op in changed.ops)
         mixed = [each for op in changed.ops for each in op.outputs if each.mix]
         assert [each.shape for each in mixed] == [(1, U)]
+
+
+def test_a_reshape_that_an_addition_undoes_is_left_out():
+    """LiteRT would add up in the memory of what is reshaped, which others read later."""
+    x, once, flat, both, late = (
+        graphs.Tensor(shape, "float32") for shape in ((1, 1, 4), (1, 1, 4), (4,), (1, 1, 4), (4,))
+    )
+    four = graphs.constant([4], "int32")
+    ops = [
+        graphs.Op("TANH", [x], [once]),
+        graphs.Op("RESHAPE", [once, four], [flat], schema.ReshapeOptionsT(newShape=[4])),
+        graphs.Op("ADD", [x, flat], [both], schema.AddOptionsT()),
+        graphs.Op("RESHAPE", [both, four], [late], schema.ReshapeOptionsT(newShape=[4])),
+    ]
+    changed = rewritten(graphs.Graph({"x": x}, {"once": once, "late": late}, ops))
+    assert [op.kind for op in changed.ops] == ["TANH", "ADD", "RESHAPE"]
+    assert changed.ops[1].reads == [x, once]
 
 
 @pytest.mark.parametrize("name", ["recurrent", "memories"])
