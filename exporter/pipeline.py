@@ -423,7 +423,7 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     if quantized is not None and subject.recordings is not None:
         progress(Stage("quantizing", target.name))
         contract = replace(contract, quantized=quantized)
-        seen = subject.recordings.seen
+        seen = subject.recordings.in_a_row(next(iter(contract.signatures.values())))
         contract = target.quantizer.quantize(stage, contract, quantized.scheme, quantized.precise, seen)
         ops = writer.ops(stage)
         if subject.golden is not None:

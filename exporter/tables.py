@@ -171,12 +171,17 @@ def _promised(contract: Contract) -> Facts:
     """Return what a contract tells of a model, whatever the artifact."""
 
     def rows(ports: Sequence[Port], dims: Mapping[str, int]) -> list[Facts]:
-        return [{"name": p.name, "role": p.role, "shape": list(p.sized(dims)), "dtype": p.dtype} for p in ports]
+        return [
+            {"name": p.name, "role": p.role, "shape": list(p.sized(dims)), "dtype": p.dtype}
+            | ({} if p.scale is None else {"scale": p.scale, "zero_point": p.zero_point or 0})
+            for p in ports
+        ]
 
     return {
         "can_be_stepped": contract.no_step is None,
         "no_step_because": contract.no_step,
         "proven": asdict(contract.proven),
+        "quantized": None if contract.quantized is None else asdict(contract.quantized),
         "outputs": list(contract.outputs),
         "signatures": {
             name: {
@@ -337,8 +342,11 @@ def print_facts(facts: Facts) -> None:
             for port in signature[side]:
                 carried = signature["carries"].get(port["name"], "") if side == "outputs" else ""
                 shape = show(tuple(port["shape"]))
-                _add(table, side[:-1], port["name"], port["role"], shape, port["dtype"], carried)
+                _add(table, side[:-1], port["name"], port["role"], shape, _type(port), carried)
         console.print(table)
+    if quantized := facts["quantized"]:
+        told = f"{quantized['scheme']}{' precise' * quantized['precise']} by {quantized['calibration']}"
+        _say(console, f"Quantized: {told}; at least {quantized['gate']:g} dB.")
     for layer, reason in facts.get("lowerings", {}).items():
         _say(console, f"{layer}: {reason}")
     if "artifact" in facts:
@@ -346,6 +354,14 @@ def print_facts(facts: Facts) -> None:
         if facts["ops"] is not None:
             told = ", ".join(f"{n} {op}" for op, n in facts["ops"].items())
         _say(console, f"Ops: {told}")
+
+
+def _type(port: Facts) -> str:
+    """Return a port's type and, of quantized numbers, what they stand for: int16 * 0.00012, (int8 - 5) * 0.02."""
+    if "scale" not in port:
+        return str(port["dtype"])
+    zero = port["zero_point"]
+    return f"({port['dtype']} - {zero}) * {port['scale']:.3g}" if zero else f"{port['dtype']} * {port['scale']:.3g}"
 
 
 def print_timings(timings: Sequence["Timing"]) -> None:

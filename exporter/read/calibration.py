@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,16 @@ class Recordings:
     seen: tuple[Recording, ...]
     kept: tuple[Recording, ...]
 
-    def stream(self, signature: Signature) -> Recording:
-        """Return the kept ones in a row, again and again until there are ENOUGH time steps.
+    def in_a_row(self, signature: Signature) -> list[Recording]:
+        """Return those to quantize by as one: a stream goes on from one to the next, further than each by itself.
 
-        Inputs without time can't change on the way: then it is the longest one alone.
+        Inputs without time can't change on the way: then each is a stream of its own.
         """
-        steady = [port for port in _inputs(signature) if not port.timed]
+        return list(self.seen) if _steady(signature) else [_joined(signature, self.seen)]
+
+    def stream(self, signature: Signature) -> Recording:
+        """Return the kept ones in a row, again and again until there are ENOUGH time steps."""
+        steady = _steady(signature)
         kept = [max(self.kept, key=lambda each: _steps(signature, each))] if steady else list(self.kept)
         parts: list[Recording] = []
         total = 0
@@ -60,12 +64,7 @@ class Recordings:
             parts.append(kept[len(parts) % len(kept)])
             total += _steps(signature, parts[-1])
         total = min(total, 2 * ENOUGH) // signature.every * signature.every
-        return {
-            port.name: port.steps(port.in_a_row([each[port.name] for each in parts]), 0, total)
-            if port.timed
-            else parts[0][port.name]
-            for port in _inputs(signature)
-        }
+        return _cut(signature, _joined(signature, parts), 0, total)
 
 
 def random(signature: Signature, dims: Mapping[str, int]) -> Recordings:
@@ -173,21 +172,36 @@ def _steps(signature: Signature, recording: Recording) -> int:
     return next(int(recording[p.name].shape[p.time_axis or 0]) for p in signature.inputs if p.timed)
 
 
+def _steady(signature: Signature) -> bool:
+    """Whether some input has no time."""
+    return not all(port.timed for port in _inputs(signature))
+
+
+def _joined(signature: Signature, parts: Sequence[Recording]) -> Recording:
+    """Return recordings one after the other; inputs without time are the first one's."""
+    joined = {}
+    for port in _inputs(signature):
+        arrays = [each[port.name] for each in parts]
+        joined[port.name] = port.in_a_row(arrays) if port.timed else arrays[0]
+    return joined
+
+
+def _cut(signature: Signature, recording: Recording, start: int, count: int) -> Recording:
+    """Return the time steps [start, start + count) of a recording."""
+    ports = signature.ports
+    return {
+        name: ports[name].steps(value, start, count) if ports[name].timed else value
+        for name, value in recording.items()
+    }
+
+
 def _halves(signature: Signature, recording: Recording) -> tuple[Recording, Recording]:
     """Return three quarters of a recording and the rest, the same twice where it is short."""
     total, unit = _steps(signature, recording), signature.every
     cut = total * (EVERY - 1) // EVERY // unit * unit
     if total - cut < ENOUGH // EVERY or not cut:
         return recording, recording
-
-    def part(start: int, count: int) -> Recording:
-        ports = signature.ports
-        return {
-            name: ports[name].steps(value, start, count) if ports[name].timed else value
-            for name, value in recording.items()
-        }
-
-    return part(0, cut), part(cut, total - cut)
+    return _cut(signature, recording, 0, cut), _cut(signature, recording, cut, total - cut)
 
 
 def _samples(found: Any, signature: Signature) -> list[Recording]:
