@@ -344,7 +344,7 @@ def print_facts(facts: Facts) -> None:
                 shape = show(tuple(port["shape"]))
                 _add(table, side[:-1], port["name"], port["role"], shape, _type(port), carried)
         console.print(table)
-    if quantized := facts["quantized"]:
+    if quantized := facts.get("quantized"):
         told = f"{quantized['scheme']}{' precise' * quantized['precise']} by {quantized['calibration']}"
         _say(console, f"Quantized: {told}; at least {quantized['gate']:g} dB.")
     for layer, reason in facts.get("lowerings", {}).items():
