@@ -6,11 +6,11 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND = tensorflow
 
-.PHONY: help setup demo test test-fast fuzz bench bench-quick bench-streams docs lint types format golden golden-check dist lock clean
+.PHONY: help setup demo test test-fast fuzz bench bench-quick bench-streams bench-quantized docs lint types format golden golden-check dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with the tool, its locked dependencies and its development tools
 
@@ -41,6 +41,9 @@ bench: $(STAMP) ## measure against the peers side by side, half an hour on an id
 
 bench-streams: $(STAMP) ## measure a step of streaming models against recomputing their windows, two minutes
 	@$(BIN)/python benchmarks/streams.py
+
+bench-quantized: $(STAMP) ## measure quantized artifacts: how close, how large, how quick, ten minutes
+	@$(BIN)/python benchmarks/quantized.py --speed
 
 bench-quick: $(STAMP) ## the same in three minutes: some shapes, up to 960 time steps
 	@$(BIN)/python benchmarks/run.py --quick

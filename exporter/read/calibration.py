@@ -85,13 +85,16 @@ def given(data: Any, signature: Signature) -> Recordings:
         data: An .npz file, a folder of .npz and .npy files with a recording each, "FILE.py:FUNCTION" or
             "package.module:FUNCTION" that returns recordings, or recordings themselves. A recording is an array, or a
             dict by input: [T, ...], or several of them [B, T, ...]. With "lengths" [B] those of a batch end there, and
-            those of [T, ...] lie in a row. Other arrays of a dict, such as labels, are left out.
+            those of [T, ...] lie in a row. Other arrays of a dict, such as labels, are left out. Recordings
+            are taken as they are.
         signature: The ports.
 
     Raises:
         LoadError: When a file is missing or something else.
         FeedError: When a recording doesn't fit the ports.
     """
+    if isinstance(data, Recordings):
+        return data
     told, found = _read(data)
     runs: list[Recording] = []
     for number, each in enumerate(found):
