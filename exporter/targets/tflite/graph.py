@@ -161,9 +161,12 @@ def _tensor(model: Any, tensor: Any) -> Tensor:
         )
     dtype, shape = DTYPES[tensor.type], tuple(map(int, tensor.shape if tensor.shape is not None else ()))
     data = model.buffers[tensor.buffer].data
-    if data is None:
-        return Tensor(shape, dtype)
-    return Tensor(shape, dtype, np.frombuffer(bytes(data), dtype).reshape(shape))
+    array = None if data is None else np.frombuffer(bytes(data), dtype).reshape(shape)
+    scales = None if tensor.quantization is None else tensor.quantization.scale
+    if scales is None:
+        return Tensor(shape, dtype, array)
+    scale = np.array(scales, np.float32) if len(scales) > 1 else float(scales[0])
+    return Tensor(shape, dtype, array, scale, tensor.quantization.quantizedDimension)
 
 
 def written(graph: Graph, signature: str) -> bytes:

@@ -21,7 +21,7 @@ from signatures.errors import FeedError, UnsupportedModel
 from signatures.runtimes.litert import read_contract
 from signatures.stream import Stream
 
-F, U, STEPS = 6, 24, 700
+F, U, ABOVE, STEPS = 6, 24, 12, 700
 KINDS = {"lstm": layers.LSTM, "gru": layers.GRU, "simple_rnn": layers.SimpleRNN}
 SCHEMES = {"int16x8": ("int16x8", False), "int8": ("int8", False), "precise": ("int16x8", True)}
 NEAR = {"int16x8": 42, "int8": 38, "precise": 66}
@@ -35,9 +35,10 @@ def recording(seed, steps=STEPS):
 
 
 def recurrent():
-    """All three kinds side by side, and what stands around them."""
+    """All three kinds side by side, one above, and what stands around them."""
     x = Input((None, F), name="x")
     sequences = [make(U, return_sequences=True, name=name)(x) for name, make in KINDS.items()]
+    sequences.append(layers.LSTM(ABOVE, return_sequences=True, name="above")(sequences[0]))
     y = layers.LayerNormalization()(layers.Concatenate()(sequences))
     return keras.Model(x, layers.Dense(5, "softmax", name="y")(y))
 
@@ -125,7 +126,8 @@ def test_a_state_comes_back_on_the_scale_it_left_on(name, scheme, integers):
     types = {carry.input: step.ports[carry.input].dtype for carry in step.carries}
     narrow = "int8" if scheme == "int8" else "int16"
     if name == "recurrent":
-        assert types == {**{f"{kind}_h_in": narrow for kind in KINDS}, "lstm_c_in": "int16"}
+        of_h = {f"{layer}_h_in": narrow for layer in [*KINDS, "above"]}
+        assert types == {**of_h, "lstm_c_in": "int16", "above_c_in": "int16"}
     else:
         assert types["conv_past_in"] == narrow
         assert types["lstm_c_in"] == types["most_max_in"] == "int16"
@@ -212,9 +214,10 @@ def test_tensors_share_a_scale_where_one_passes_the_other_on(name, made):
     for a, b in pairs:
         assert found[id(a)] == found[id(b)]
     if name == "recurrent":  # what gates let through is within 1
-        assert {found[id(graph.outputs[f"{kind}_h"])] for kind in KINDS} == {1 / 32768}
+        assert {found[id(graph.outputs[f"{layer}_h"])] for layer in [*KINDS, "above"]} == {1 / 32768}
         gates = {id(each) for op in graph.ops if op.kind in ("LOGISTIC", "TANH") for each in op.reads}
-        assert {found[each] for each in gates} == {1 / 3072, found[id(graph.outputs["lstm_c"])]}
+        cells = {found[id(graph.outputs[f"{layer}_c"])] for layer in ("lstm", "above")}
+        assert {found[each] for each in gates} == {1 / 3072, *cells}
 
 
 def test_products_that_are_added_up_are_rounded_together(made):
@@ -223,12 +226,28 @@ def test_products_that_are_added_up_are_rounded_together(made):
     found = products.sums(graph)
     sizes = sorted(tuple(sorted(each.size for each in total.products)) for total in found)
     # The GRU's products are split before they meet: its reset gate comes between.
-    assert sizes == [(F,), (F, U), (F, U), (U,), (3 * U,)]
+    assert sizes == [(F,), (F, U), (F, U), (ABOVE, U), (U,), (3 * U + ABOVE,)]
     seen = calibrated(graph, contract, [{"x": recording(6)}], found)
     lstm = next(k for k, total in enumerate(found) if total.products[0].matrix.shape[1] == 4 * U)
     rows = seen.inputs[lstm]
     assert {each.shape for each in rows} == {(STEPS, F), (STEPS, U)}
     assert any(each.shape == recording(6)[0].shape and np.allclose(each, recording(6)[0]) for each in rows)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_products_of_inputs_on_one_scale_are_one(scheme, made, integers):
+    """Those of a layer above another: h of both is on one scale."""
+    _, content, contract = made("recurrent")
+    products_of = {"FULLY_CONNECTED", "BATCH_MATMUL"}
+    ops = [op for op in graphs.read(integers("recurrent", scheme)[0], "step").ops if op.kind in products_of]
+    inputs = sorted(op.reads[1].shape[-1] for op in ops)
+    if scheme == "precise":
+        assert inputs == [F, F, F, ABOVE, U, U, U, U, 3 * U + ABOVE]
+    else:
+        assert inputs == [F, F, F, U, U, U, U + ABOVE, 3 * U + ABOVE]
+    x = recording(8)
+    expected, found = streamed(content, contract, x)[0], streamed(*integers("recurrent", scheme), x)[0]
+    assert decibels(expected["above_sequences"], found["above_sequences"]) > NEAR[scheme] - 4
 
 
 def test_an_op_without_a_form_is_named():

@@ -23,6 +23,7 @@ from ..graph import Graph, Tensor, read, written
 from ..rewrite import rewritten
 from .calibrate import calibrated
 from .emit import KNOWN, Emitter, make
+from .joined import joined
 from .products import Product, is_product, sums
 from .scales import LAYOUT, scales
 from .weights import product, rounded
@@ -64,7 +65,11 @@ def of_integers(
     found = sums(graph)
     calibration = calibrated(graph, contract, recordings, found)
     narrow = {key for key, dtype in carried.items() if dtype == "int8"}
-    emitter = Emitter(scales(graph, step, calibration.most, narrow, precise))
+    on = scales(graph, step, calibration.most, narrow, precise)
+    if not precise:
+        graph, found, calibration = joined(graph, found, calibration, on)
+        on = scales(graph, step, calibration.most, narrow, precise)
+    emitter = Emitter(on)
     made = _made(graph, emitter, carried, {} if precise else rounded(found, calibration.inputs))
     return written(made, "step"), replace(contract, signatures={"step": _typed(step, made)})
 

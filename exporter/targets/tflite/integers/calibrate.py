@@ -72,9 +72,12 @@ def calibrated(graph: Graph, contract: Contract, recordings: Sequence[Feeds], su
         return {name: interpreter.get_tensor(place[id(tensor)]) for name, tensor in graph.outputs.items()}
 
     step = contract.signatures["step"]
+    batch = next(iter(contract.artifacts.values())).dims.get("batch", 1)
     for recording in recordings:
         if feeds := _whole(step, recording):
-            Stream(contract, {"batch": 1}, run).push(**feeds)
+            known = {name: each for name, each in feeds.items() if name in step.ports}
+            beside = step.samples(known, np.zeros(batch, int))
+            Stream(contract, {"batch": batch}, run, batch).push(**{**feeds, **beside})
     if not count:
         raise FeedError(f"calibration: no recording is as long as a call, {step.every} time steps; give longer ones.")
     if not finite:

@@ -98,11 +98,23 @@ class Sum:
 
     Attributes:
         products: One or more, with as many rows each.
+        y: The sum.
         bias: The op that reads the constant that is added, and at which of its inputs; None where there is none.
     """
 
     products: tuple[Product, ...]
+    y: Tensor
     bias: tuple[Op, int] | None
+
+    @property
+    def constant(self) -> Tensor | None:
+        """The bias."""
+        return None if self.bias is None else self.bias[0].inputs[self.bias[1]]
+
+    @property
+    def size(self) -> int:
+        """How many inputs each output has."""
+        return sum(each.size for each in self.products)
 
     @property
     def compensates(self) -> bool:
@@ -122,7 +134,7 @@ def sums(graph: Graph) -> list[Sum]:
         if op.kind == "ADD" or is_product(op):
             products, biases = _added(graph, op)
             if products and not any(products[0].op is p.op for each in found for p in each.products):
-                found.append(Sum(tuple(products), biases[0] if biases else None))
+                found.append(Sum(tuple(products), op.outputs[0], biases[0] if biases else None))
     return found
 
 
