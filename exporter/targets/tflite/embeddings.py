@@ -53,10 +53,6 @@ def narrow(model: Any, least: int) -> None:
             times.builtinOptionsType, times.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
             operators.append(times)
         graph.operators = operators
-        read = {int(index) for operator in operators for index in operator.inputs} | {*map(int, graph.outputs)}
-        for index, tensor in enumerate(graph.tensors):
-            if index not in read and tensor.buffer in stored:  # no op reads the floats any more
-                tensor.buffer = 0
 
 
 def _is_large(model: Any, operator: Any, table: Any, least: int) -> bool:

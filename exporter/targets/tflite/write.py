@@ -161,20 +161,23 @@ def kind(model: Any, operator: Any) -> int:
 def _slim(model: Any) -> None:
     """Take out what the converter writes for people and nobody reads: half of what a file has beyond its weights.
 
-    Given   a name for every tensor; an empty buffer for every one without data; no scale for every one not quantized
+    Given   a name for every tensor; an empty buffer for every one without data, and data of some that no op reads; no
+            scale for every one not quantized
     Result  names of the signatures' inputs and outputs; buffer 0, empty by the format's definition, for all of these
 
     Constants are stored once: what `step` reads lies where `sequence` reads it.
     """
     signed = {signature.subgraphIndex for signature in model.signatureDefs}
     for number, graph in enumerate(model.subgraphs):
-        named = {*map(int, graph.inputs), *map(int, graph.outputs)} if number in signed else set()
+        ports = {*map(int, graph.inputs), *map(int, graph.outputs)}
+        named = ports if number in signed else set()
+        read = ports | {int(index) for operator in graph.operators for index in operator.inputs}
         for index, tensor in enumerate(graph.tensors):
             if index not in named:
                 tensor.name = None
             if tensor.quantization is not None and tensor.quantization.scale is None:
                 tensor.quantization = None
-            if model.buffers[tensor.buffer].data is None:
+            if index not in read or model.buffers[tensor.buffer].data is None:
                 tensor.buffer = 0
     holders = [*(tensor for graph in model.subgraphs for tensor in graph.tensors), *(model.metadata or [])]
     place, found, buffers = {0: 0}, {hashlib.sha256().digest(): 0}, [model.buffers[0]]
