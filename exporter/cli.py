@@ -22,6 +22,7 @@ import signatures
 from signatures import files
 from signatures.errors import ArtifactError, ExportLSTMError, FeedError, LoadError, OutputError
 from signatures.golden import ROUNDINGS
+from signatures.runtimes import of_folder
 from signatures.schemes import SCHEMES
 
 from . import child, deliver
@@ -112,7 +113,7 @@ in_dtype = click.option(
     "--dtype", type=click.Choice(list(ROUNDINGS)), help="The type to compute in; by default each layer's own."
 )
 trusting = click.option(
-    "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds: they may read or write files or run code."
+    "--trust", is_flag=True, help="Load a SavedModel whatever ops it holds, run C: they may do what their author likes."
 )
 ahead = click.option(
     "--lookahead", is_flag=True, help="Take layers that look into the future: their outputs come so much later."
@@ -150,7 +151,7 @@ def common(work: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(
     cls=ExportByDefault,
-    help="Export recurrent Keras models to TFLite, ONNX and SavedModel with explicit, proven state.\n\n\b\n"
+    help="Export recurrent Keras models to TFLite, ONNX, SavedModel and C with explicit, proven state.\n\n\b\n"
     "export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite\n"
     "export-lstm export --help          all its options",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -167,11 +168,14 @@ def main() -> None:
     required=True,
     multiple=True,
     type=listed(*TARGETS, "all"),
-    help="tflite, onnx, savedmodel or all; may be repeated.",
+    help="tflite, onnx, savedmodel, c, or all, which is the first three; may be repeated.",
 )
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
 @click.option(
-    "--batch", metavar="N|ANY", type=extent, help="Samples a call.  [default: as declared, else 1 for tflite or any]"
+    "--batch",
+    metavar="N|ANY",
+    type=extent,
+    help="Samples a call.  [default: as declared, else 1 for tflite and c, or any]",
 )
 @click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
 @click.option(
@@ -310,7 +314,7 @@ def inspect(
     session: "Session", path: Path, lookahead: bool, dtype: Any, max_memory: float, timeout: float | None
 ) -> None:
     """Show what a model remembers, its ports and whether it can be stepped; or an artifact's ports and ops."""
-    if path.suffix in (".tflite", ".onnx") or (path / "saved_model.pb").is_file():
+    if path.suffix in (".tflite", ".onnx") or of_folder(path) is not None:
         if lookahead:
             raise ArtifactError(f"{path}: an artifact looks ahead as it was exported. Leave --lookahead out.")
         if dtype is not None:
@@ -378,7 +382,7 @@ def _check_inspected(path: Path) -> None:
         found = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
         raise LoadError(
             f"{path} {found}; accepted are models ({', '.join(MODEL_SUFFIXES)}) "
-            "and artifacts (.tflite, .onnx and SavedModel folders)."
+            "and artifacts (.tflite, .onnx and folders of SavedModel and C)."
         )
     check_path(path)
 

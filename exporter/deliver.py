@@ -27,8 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from signatures import files
-from signatures.contract import ArtifactInfo, Contract
+from signatures.contract import SIGNATURES, ArtifactInfo, Contract
 from signatures.errors import ArtifactError, OutputError
+from signatures.runtimes import of_folder
 
 from .child import answering
 from .targets import TARGETS, Target
@@ -47,10 +48,11 @@ def paths(stem: str, targets: Sequence[Target], out: str | Path | None) -> tuple
     """Return target -> path, and the contract's path.
 
     Args:
-        stem: The model's name, for default names: stem.tflite, stem.onnx, stem_savedmodel/, stem.contract.json.
+        stem: The model's name, for default names: stem.tflite, stem.onnx, stem_savedmodel/, stem_c/,
+            stem.contract.json.
         targets: What is written.
         out: None for the current folder; a folder; or, for a single target, the artifact's own path (a name that ends
-            in the target's suffix; for savedmodel any name that isn't an existing folder).
+            in the target's suffix; for one that is a folder any name that isn't an existing one).
 
     Raises:
         OutputError: When `out` has the suffix of something else.
@@ -79,8 +81,8 @@ def check_free(wanted: Sequence[Path], force: bool) -> None:
         try:
             if os.path.lexists(path) and not force:
                 raise OutputError(f"{path}: exists already. Give another path, or force to replace it (--force).")
-            if _is_folder(path) and not (path / "saved_model.pb").is_file():
-                raise OutputError(f"{path}: is a folder, and not a SavedModel to replace. Give another path.")
+            if _is_folder(path) and of_folder(path) is None:
+                raise OutputError(f"{path}: is a folder, and not an artifact to replace. Give another path.")
             folder = _existing(path.absolute().parent)
             if not folder.is_dir() or not os.access(folder, os.W_OK):
                 reason = f"{folder} is not a folder you may write to"
@@ -132,7 +134,10 @@ def joined(contract_path: Path, new: Contract, force: bool) -> Contract:
             versions = {**there.provenance, **new.provenance} if others else new.provenance
             unchecked = [each.proven for each in (there, new) if each.proven.atol is None]
             proven = unchecked[0] if others and unchecked else new.proven  # what is true of all
-            return replace(new, artifacts={**others, **new.artifacts}, provenance=versions, proven=proven)
+            all_ = {**there.signatures, **new.signatures} if others else new.signatures
+            signatures = {name: all_[name] for name in SIGNATURES if name in all_}
+            artifacts = {**others, **new.artifacts}
+            return replace(new, signatures=signatures, artifacts=artifacts, provenance=versions, proven=proven)
     if force:
         return new
     raise OutputError(f"{contract_path}: {reason}. Give another path, or force to replace it (--force).")
@@ -146,7 +151,8 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
     if not others:
         return None
     files = " and ".join(info.file for info in others.values())
-    if any(getattr(there, part) != getattr(new, part) for part in ("outputs", "signatures", "no_step", "scheme")):
+    same = all(getattr(there, part) == getattr(new, part) for part in ("outputs", "no_step", "scheme"))
+    if not same or not _same_signatures(there, others, new):
         return f"belongs to {files} with other ports: --signatures, --lengths and --dtype must be the same"
     for package, version in new.provenance.items():
         if (was := there.provenance.get(package, version)) != version:
@@ -156,6 +162,16 @@ def _difference(contract_path: Path, there: Contract, new: Contract, others: Map
     ]:
         return f"{strange[0]} beside it is not the one that it tells of"
     return None
+
+
+def _same_signatures(there: Contract, others: Mapping[str, ArtifactInfo], new: Contract) -> bool:
+    """Tell whether signatures of one name are the same, and none is missing where an artifact could have it."""
+    shared = there.signatures.keys() & new.signatures.keys()
+    if any(there.signatures[name] != new.signatures[name] for name in shared):
+        return False
+    sides = ((there, others), (new, new.artifacts))
+    whole = [set(each.signatures) for each, infos in sides if any(info.signatures is None for info in infos.values())]
+    return all(each == {*there.signatures, *new.signatures} for each in whole)
 
 
 def same_model(first: Contract, second: Contract) -> bool:
@@ -182,7 +198,9 @@ def digest(path: Path) -> str:
 def contract_beside(artifact: Path) -> Path:
     """Return where the contract beside an artifact would be."""
     artifact = Path(os.path.abspath(artifact))  # noqa: PTH100 - "." and ".." have no name, and no link is to be followed
-    known = next((target.suffix for target in TARGETS.values() if artifact.name.endswith(target.suffix)), "")
+    kind = of_folder(artifact)  # one of another kind may end in the suffix of this
+    targets = TARGETS.values() if kind is None else [TARGETS[kind]]
+    known = next((target.suffix for target in targets if artifact.name.endswith(target.suffix)), "")
     return artifact.with_name(f"{artifact.name.removesuffix(known)}{CONTRACT}")
 
 

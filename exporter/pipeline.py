@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import signatures
-from signatures.contract import ArtifactInfo, Contract
+from signatures.contract import SIGNATURES, ArtifactInfo, Contract
 from signatures.errors import ArtifactError, ParityError, UnsupportedModel
 from signatures.golden import Case
 from signatures.parity import ParityReport
@@ -34,7 +34,7 @@ from .read.budget import MAX_MEMORY
 from .read.calibration import Recordings
 from .read.loading import Loaded, load, require_keras
 from .request import DELIVERING, Dtype, Extent, Progress, Request, Stage, in_silence, named_targets
-from .targets import Target
+from .targets import Target, had
 
 if TYPE_CHECKING:
     from .model.function import Model
@@ -47,8 +47,8 @@ class Artifact:
     """What was delivered.
 
     Attributes:
-        target: "tflite", "onnx" or "savedmodel".
-        path: The file, or for savedmodel the folder.
+        target: "tflite", "onnx", "savedmodel" or "c".
+        path: The file or folder.
         contract: Its ports, as embedded.
         contract_path: The JSON beside it.
         ops: Op -> count.
@@ -181,9 +181,10 @@ def export(
 
     Args:
         model: A keras.Model, or the path of a `.keras` or `.h5` file.
-        to: "tflite", "onnx", "savedmodel", several of them, or "all".
+        to: "tflite", "onnx", "savedmodel", "c", several of them, or "all", which is the first three.
         out: Where to: a folder, or for one target the artifact's path; None for the current folder.
-        batch: Samples a call, or "any"; None means what the model's inputs declare, else 1 for tflite, any elsewhere.
+        batch: Samples a call, or "any"; None means what the model's inputs declare, else 1 for tflite and c, any
+            elsewhere.
         time: Time steps of a `sequence` call, or "any"; None means as the model declares.
         signatures: "sequence", "step" or both; None means all the model can have.
         lengths: Whether calls take `lengths` [B], after which a sample's state stops.
@@ -207,20 +208,26 @@ def export(
         LoadError: When the file can't be loaded safely.
         UnsupportedModel: When the model or an option has no right form in a target.
         OutputError: When an output path is taken or can't be written.
+        MissingRuntime: When checking a target takes what isn't installed.
         ParityError: When an artifact differs from the golden outputs; nothing is then delivered.
     """
     request = Request(
         named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead,
         quantize, precise, calibration, gate,
     )  # fmt: skip
+    for target in request.targets if request.check else ():
+        target.check_tools()
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = deliver.paths(f"{stem}_{quantize}" if quantize else stem, request.targets, request.out)
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
     with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead) as opened:
+        for target in request.targets:
+            target.check_step(opened.survey.no_step)
         contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
-        together = replace(contract, artifacts={t: ArtifactInfo(path.name) for t, path in final.items()})
+        infos = {t.name: ArtifactInfo(final[t.name].name, signatures=_own(contract, t)) for t in request.targets}
+        together = replace(contract, artifacts=infos)
         deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
         subject = subject_of(opened, request, progress)
         return deliver_all(subject, request, final, contract_path, progress)
@@ -261,7 +268,10 @@ def deliver_all(
     def seal(stage: deliver.Staged) -> None:
         deliver.check_free(list(final.values()), request.force)  # another export may have been quicker
         told = {a.target: replace(a.contract.artifacts[a.target], sha256=a.sha256) for a in artifacts}
-        together = deliver.joined(contract_path, replace(artifacts[0].contract, artifacts=told), request.force)
+        both = {name: each for a in artifacts for name, each in a.contract.signatures.items()}
+        held = {name: both[name] for name in SIGNATURES if name in both}
+        new = replace(artifacts[0].contract, signatures=held, artifacts=told)
+        together = deliver.joined(contract_path, new, request.force)
         stage[contract_path].write_text(together.to_json(), encoding="utf-8")
         progress(DELIVERING)
 
@@ -270,6 +280,11 @@ def deliver_all(
             made = _make(subject, target, request, stage[final[target.name]], progress)
             artifacts.append(replace(made, path=final[target.name], contract_path=contract_path))
     return artifacts
+
+
+def _own(contract: Contract, target: Target) -> tuple[str, ...] | None:
+    """Return which of a contract's signatures a target has; None where that is all of those that there may be."""
+    return None if had([target]) is None else tuple(name for name in contract.signatures if name in target.signatures)
 
 
 Runs = Mapping[str, tuple[Recurrence, Dim, Dim]]
@@ -308,7 +323,9 @@ class Subject:
             progress(Stage("golden numbers", run=run))
 
         steps = totals or totals_for(self.survey)
-        return record(self.model, self.contract, self.fixed, feeds=feeds, totals=steps, progress=at)
+        runs = {name: replace(each, dims={}) for name, each in self.contract.signatures.items()}  # of several steps
+        contract = replace(self.contract, signatures=runs)
+        return record(self.model, contract, self.fixed, feeds=feeds, totals=steps, progress=at)
 
     def proven(self, progress: Progress, known: Case | None = None) -> "Subject":
         """Return the same with golden numbers, which the contract tells of; those that are known, or new ones."""
@@ -397,20 +414,21 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
     from .lower.trace import trace
 
     dims, writer, runs = subject.dims(target, request.batch), target.writer, subject.runs
-    graphs = target.facts.graphs(subject.contract, subject.survey.inputs, dims)
+    own = {name: each for name, each in subject.contract.signatures.items() if name in target.signatures}
+    contract = replace(subject.contract, signatures=own)
+    graphs = target.facts.graphs(contract, subject.survey.inputs, dims)
     plans = _plan(runs, target, graphs, request.lowering)
     reasons = {call: describe({name: plans[name][call] for name in plans}) for call in runs}
     quantized = subject.contract.quantized
-    contract = replace(
-        subject.contract, artifacts={target.name: ArtifactInfo(stage.name, dims, reasons)}, quantized=None
-    )
+    info = ArtifactInfo(stage.name, dims, reasons, signatures=_own(subject.contract, target))
+    contract = replace(contract, artifacts={target.name: info}, quantized=None)
 
     clock = [time.perf_counter()]
     progress(Stage("tracing", target.name))
     traced = trace(subject.model, subject.survey, graphs, plans, writer.SPELLINGS)
     clock.append(time.perf_counter())
     progress(Stage("converting", target.name))
-    contract = writer.write(traced, contract, stage)
+    contract = writer.write(traced, contract, stage, subject.golden)
     ops = writer.ops(stage)
     first = next(iter(plans.values()))
     if faults := writer.faults(ops, [(recurrence, first[call]) for call, (recurrence, _, _) in runs.items()]):

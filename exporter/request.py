@@ -13,7 +13,7 @@ from signatures.schemes import SCHEMES
 
 from .lower.plan import Choice
 from .read.budget import MAX_MEMORY
-from .targets import CHOICES, TARGETS, Target, check_choice
+from .targets import CHOICES, TARGETS, Target, check_choice, check_signatures, for_all, had
 
 Extent = int | Literal["any"] | None
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
@@ -77,7 +77,7 @@ class Request:
 
         Raises:
             ValueError: Naming what is accepted.
-            UnsupportedModel: When no target takes the lowering.
+            UnsupportedModel: When no target takes the lowering, or one can't have a signature.
         """
         for name, value in (("batch", self.batch), ("time", self.time)):
             number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -91,6 +91,7 @@ class Request:
         if self.lowering not in CHOICES:
             raise ValueError(f"lowering={self.lowering!r}: give {', '.join(CHOICES)}")
         check_choice(self.lowering, self.targets)
+        check_signatures(found, self.targets)
         self._check_quantized()
 
     def _check_quantized(self) -> None:
@@ -139,17 +140,17 @@ class Request:
     @property
     def chosen_signatures(self) -> Sequence[str] | None:
         """What signatures to have; None means all that can be had."""
-        return ("step",) if self.integers else self.signatures
+        return ("step",) if self.integers else self.signatures or had(self.targets)
 
 
 def named_targets(to: str | Sequence[str]) -> tuple[Target, ...]:
-    """Return the targets of these names, "all" being every one, each once and in the order asked for.
+    """Return the targets of these names, "all" being those of for_all, each once and in the order asked for.
 
     Raises:
         ValueError: Naming what is accepted.
     """
     asked: list[str] = [to] if isinstance(to, str) else list(to or [])
-    names = list(dict.fromkeys(t for name in asked for t in (TARGETS if name == "all" else (name,))))
+    names = list(dict.fromkeys(t for name in asked for t in (for_all() if name == "all" else (name,))))
     if not names or set(names) - set(TARGETS):
         raise ValueError(f"to={to!r}: give {', '.join(TARGETS)}, several of them or all")
     return tuple(TARGETS[name] for name in names)

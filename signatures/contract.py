@@ -45,6 +45,7 @@ class ArtifactInfo:
             folder: that of the lines "<sha256>  <path>" of its files, sorted by path.
         tensors: Signature -> {"inputs": names in the order of the graph, "outputs": the same}, for runtimes that know
             no names; empty where the target has no order.
+        signatures: Which of the signatures it has, where the target can't have all there are; else None: all.
     """
 
     file: str
@@ -52,6 +53,7 @@ class ArtifactInfo:
     lowerings: Mapping[str, str] = field(default_factory=dict)
     sha256: str | None = None
     tensors: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    signatures: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ def _artifact(data: dict[str, Any]) -> ArtifactInfo:
         for names in _mapping(sides, str, list).values():
             for each in names:
                 _checked(each, str)
-    return made
+    if made.signatures is None:
+        return made
+    return replace(made, signatures=tuple(_checked(name, str) for name in _checked(made.signatures, list)))
 
 
 def _proven(data: dict[str, Any]) -> Proven:

@@ -16,7 +16,7 @@ class Runner:
 
     Attributes:
         contract: What it takes, gives and carries.
-        target: "tflite", "onnx" or "savedmodel".
+        target: "tflite", "onnx", "savedmodel" or "c".
         dims: Dimensions fixed in this artifact, name -> size.
     """
 

@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from exporter import export
 from exporter.lower.plan import Plan
 from exporter.memory.recurrence import Recurrence
+from exporter.targets.c import write as c
 from exporter.targets.onnx import write as onnx
 from exporter.targets.savedmodel import write as savedmodel
 from exporter.targets.tflite import write as tflite
@@ -110,17 +111,26 @@ def test_each_kind_is_held_to_its_own_op_and_loops_of_the_model_are_its_own():
     assert "0 BlockLSTMV2" in savedmodel.faults(Counter(While=1), [planned("lstm", "block"), scan])[0]
 
 
-@pytest.mark.parametrize("target", ["tflite", "onnx", "savedmodel"])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "encoder_decoder"])  # which can't be stepped
+def test_c_has_no_loop_over_time_and_each_product_once(name, exported):
+    ops = c.ops(exported(name)["c"].path)
+    assert RECURRENT_CALLS[name] <= ops["FULLY_CONNECTED"] <= 2 * RECURRENT_CALLS[name] + 1
+    assert not {"WHILE", "RESHAPE"} & set(ops)
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx", "savedmodel", "c"])
 def test_the_contract_is_embedded_and_beside(target, exported):
-    from signatures import Contract, open
+    from signatures import Contract, read_contract
 
     artifact = exported("stacked")[target]
     beside = Contract.from_json(artifact.contract_path.read_text())
-    embedded = open(artifact.path).contract
+    embedded = read_contract(artifact.path)
     info = beside.artifacts[target]
+    own = {name: beside.signatures[name] for name in info.signatures or beside.signatures}
+    assert (list(own), info.signatures) == ((["step"], ("step",)) if target == "c" else (["sequence", "step"], None))
     assert info.sha256 == artifact.sha256  # which the one inside can't tell
-    assert embedded == replace(beside, artifacts={target: replace(info, sha256=None)})
-    assert set(beside.artifacts) == {"tflite", "onnx", "savedmodel"}
+    assert embedded == replace(beside, signatures=own, artifacts={target: replace(info, sha256=None)})
+    assert set(beside.artifacts) == {"tflite", "onnx", "savedmodel", "c"}
     assert embedded.artifacts[target].file == artifact.path.name
 
 

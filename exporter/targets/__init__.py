@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from signatures.errors import UnsupportedModel
+from signatures.contract import SIGNATURES
+from signatures.errors import MissingRuntime, UnsupportedModel
 from signatures.golden import ROUNDINGS
+from signatures.runtimes.c import compiler
 
 if TYPE_CHECKING:
     from signatures.contract import Contract
+    from signatures.golden import Case
     from signatures.ports import Feeds, Port, Signature
 
     from ..lower.plan import Choice, Plan
@@ -65,13 +68,14 @@ class Writer(Protocol):
 
     SPELLINGS: "Mapping[str, Spelling]"
 
-    def write(self, traced: "Traced", contract: "Contract", path: Path) -> "Contract":
+    def write(self, traced: "Traced", contract: "Contract", path: Path, golden: "Case | None") -> "Contract":
         """Write the artifact with the contract embedded.
 
         Args:
             traced: Its graphs.
             contract: What to embed; it lists this artifact only.
-            path: Where: a file, or for savedmodel a folder, that doesn't exist yet.
+            path: Where: a file, or where the target is one a folder, that doesn't exist yet.
+            golden: What it will be held to; None where it isn't checked.
 
         Returns:
             The contract that is embedded: it also tells the order of the tensors, where there is one.
@@ -129,6 +133,8 @@ class Target:
         folder: Whether it is a folder.
         schemes: How it can be quantized, names of SCHEMES.
         integers: Those of them that make integers of its ports and states: its artifact then has a `step` alone.
+        signatures: The callables that it can have.
+        tools: What checking it takes that no package brings. Such a target isn't among "all".
     """
 
     name: str
@@ -140,6 +146,8 @@ class Target:
     folder: bool = False
     schemes: tuple[str, ...] = ()
     integers: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = SIGNATURES
+    tools: tuple[str, ...] = ()
 
     @property
     def facts(self) -> Facts:
@@ -172,6 +180,33 @@ class Target:
                     f"  It has: {', '.join(self.types)}. Export with --dtype float32 (dtype='float32' in Python) to"
                     " compute in that, or to savedmodel."
                 )
+
+    def check_tools(self) -> None:
+        """Refuse to check an artifact without what that takes.
+
+        Raises:
+            MissingRuntime: Naming what is missing.
+        """
+        if self.tools:
+            try:
+                compiler()
+            except MissingRuntime as error:
+                raise MissingRuntime(
+                    f"{error}\n  Or deliver it unchecked: --no-check (check=False in Python)."
+                ) from None
+
+    def check_step(self, no_step: str | None) -> None:
+        """Refuse a model that can't be stepped where a step is all that the target has.
+
+        Raises:
+            UnsupportedModel: With the reason.
+        """
+        if no_step is not None and self.signatures == ("step",):
+            others = ", ".join(each.name for each in TARGETS.values() if each.signatures == SIGNATURES)
+            raise UnsupportedModel(
+                f"target {self.name!r} has the signature 'step' alone, which can't be had: {no_step}\n"
+                f"  Export to {others}."
+            )
 
     def check_used(self, choice: "Choice", plans: "Sequence[Plan]") -> None:
         """Refuse a lowering that the target takes but no call of the model has a use for.
@@ -215,9 +250,19 @@ TARGETS = {
             schemes=("float16", "dynamic", "int8"),
         ),
         Target("savedmodel", "_savedmodel", (), tuple(ROUNDINGS), "any", ("xla",), folder=True),
+        # Its source is made of the graph that TFLite's converter gives of a step.
+        Target(
+            "c", "_c", ("ai-edge-litert",), ("float32",), 1, folder=True, signatures=("step",), tools=("a C compiler",)
+        ),
     )
 }
-"""All there are, in the order of `--to all`."""
+"""All there are."""
+
+
+def for_all() -> tuple[str, ...]:
+    """Return what `--to all` is: the targets that any machine with our packages can check."""
+    return tuple(name for name, target in TARGETS.items() if not target.tools)
+
 
 CHOICES: tuple["Choice", ...] = ("auto", *(choice for target in TARGETS.values() for choice in target.choices))
 """All ways to run a sequence that may be asked for."""
@@ -238,7 +283,30 @@ def check_choice(choice: "Choice", targets: Sequence[Target]) -> None:
         )
 
 
+def check_signatures(asked: Sequence[str] | None, targets: Sequence[Target]) -> None:
+    """Refuse signatures that a target can't have.
+
+    Raises:
+        UnsupportedModel: Naming the target and those that it has.
+    """
+    for target in targets:
+        if lost := [name for name in asked or () if name not in target.signatures]:
+            raise UnsupportedModel(
+                f"signature {lost[0]!r} can't be had in target {target.name!r}, which has"
+                f" {', '.join(target.signatures)} alone.\n"
+                "  Leave --signatures out: each target then has all that it can have."
+            )
+
+
+def had(targets: Sequence[Target]) -> tuple[str, ...] | None:
+    """Return the signatures that some of the targets can have; None where that is all there are."""
+    found = tuple(name for name in SIGNATURES if any(name in target.signatures for target in targets))
+    return None if found == SIGNATURES else found
+
+
 if TYPE_CHECKING:  # where mypy holds every folder to the protocols
+    from .c import facts as c_facts
+    from .c import write as c_write
     from .onnx import facts as onnx_facts
     from .onnx import quantize as onnx_quantize
     from .onnx import write as onnx_write
@@ -249,5 +317,5 @@ if TYPE_CHECKING:  # where mypy holds every folder to the protocols
     from .tflite import write as tflite_write
 
     _QUANTIZERS: tuple[Quantizer, ...] = (onnx_quantize, tflite_quantize)
-    _FACTS: tuple[Facts, ...] = (onnx_facts, savedmodel_facts, tflite_facts)
-    _WRITERS: tuple[Writer, ...] = (onnx_write, savedmodel_write, tflite_write)
+    _FACTS: tuple[Facts, ...] = (c_facts, onnx_facts, savedmodel_facts, tflite_facts)
+    _WRITERS: tuple[Writer, ...] = (c_write, onnx_write, savedmodel_write, tflite_write)

@@ -75,9 +75,10 @@ class Runtime:
     Attributes:
         name: Its name.
         reads: The target that it runs.
-        suffix: What the names of such files end in; "" for folders with a saved_model.pb.
+        suffix: What the names of such files end in; "" for folders.
         package: What to install.
         module: Its module here.
+        marker: The file that such folders hold; "" for files.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Runtime:
     suffix: str
     package: str
     module: str
+    marker: str = ""
 
     def load(self) -> Module:
         """Return its module.
@@ -100,7 +102,8 @@ RUNTIMES = {
     for runtime in (
         Runtime("litert", "tflite", ".tflite", "ai-edge-litert", "litert"),
         Runtime("onnxruntime", "onnx", ".onnx", "onnxruntime", "ort"),
-        Runtime("tensorflow", "savedmodel", "", "tensorflow", "tensorflow"),
+        Runtime("tensorflow", "savedmodel", "", "tensorflow", "tensorflow", "saved_model.pb"),
+        Runtime("cc", "c", "", "a C compiler", "c", "export-lstm.contract.json"),
     )
 }
 """All there are; the first that reads a target is its own."""
@@ -112,9 +115,9 @@ def own(target: str) -> Runtime:
 
 
 if TYPE_CHECKING:  # where mypy holds every module to the protocol
-    from . import litert, ort, tensorflow
+    from . import c, litert, ort, tensorflow
 
-    _MODULES: tuple[Module, ...] = (litert, ort, tensorflow)
+    _MODULES: tuple[Module, ...] = (c, litert, ort, tensorflow)
 
 
 def target_of(path: str | Path) -> str:
@@ -125,26 +128,35 @@ def target_of(path: str | Path) -> str:
     """
     path = Path(path)
     if (found := files.kind(path)) is None:
-        raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file or a SavedModel folder.")
+        raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file, or a folder of SavedModel or C.")
     reading = next((each for each in RUNTIMES.values() if each.suffix == path.suffix), None)
     if found != "a folder" and path.suffix and reading is not None:
         try:
             files.look(path)
         except ValueError as error:
-            raise ArtifactError(f"{path}: {error}. Give a .tflite or .onnx file or a SavedModel folder.") from None
+            raise ArtifactError(
+                f"{path}: {error}. Give a .tflite or .onnx file, or a folder of SavedModel or C."
+            ) from None
         return reading.reads
-    if files.kind(path / "saved_model.pb") is not None:
-        return "savedmodel"
-    raise ArtifactError(f"{path}: not an artifact. Give a .tflite or .onnx file or a folder with a saved_model.pb.")
+    if (target := of_folder(path)) is not None:
+        return target
+    markers = " or ".join(f"{each.marker}" for each in RUNTIMES.values() if each.marker)
+    raise ArtifactError(f"{path}: not an artifact. Give a .tflite or .onnx file or a folder with a file {markers}.")
+
+
+def of_folder(path: Path) -> str | None:
+    """Return the target of an artifact that is a folder, by a file that it holds; None where it holds none of them."""
+    kinds = (each.reads for each in RUNTIMES.values() if each.marker and files.kind(path / each.marker) is not None)
+    return next(kinds, None)
 
 
 def open(path: str | Path, trust: bool = False, *, runtime: str | None = None, threads: int = 1) -> Runner:
     """Open an artifact.
 
     Args:
-        path: A `.tflite` or `.onnx` file or a SavedModel folder, written by export-lstm.
-        trust: Whether to load a SavedModel that holds other ops than export-lstm writes. Loading it may read and
-            write files and run code of whoever made it.
+        path: A `.tflite` or `.onnx` file or a folder, a SavedModel or C, written by export-lstm.
+        trust: Whether to load a SavedModel that holds other ops than export-lstm writes, and to compile and run C.
+            That may read and write files and run code of whoever made it.
         runtime: What runs it, a name of RUNTIMES; None for the target's own.
         threads: How many a call may use. TensorFlow's are the whole process' and aren't set here.
 
@@ -170,14 +182,14 @@ def open(path: str | Path, trust: bool = False, *, runtime: str | None = None, t
 
 
 def read_contract(path: str | Path) -> Contract:
-    """Return an artifact's contract; a SavedModel is not loaded for it, so that nothing of it runs.
+    """Return an artifact's contract; a folder is not loaded for it, so that nothing of it runs.
 
     Raises:
         ArtifactError: See open.
         MissingRuntime: When the package that reads it is not installed.
     """
     target = target_of(path)
-    if target != "savedmodel":
+    if not own(target).marker:
         return open(path).contract
     with _reading(path, own(target)) as module:
         return _held(module.read_contract(Path(path)), target)

@@ -605,6 +605,26 @@ def test_a_contract_that_cannot_be_added_to_is_refused_by_name_and_replaced_by_f
     assert joined(beside, new, force=True) == new
 
 
+STEP = replace(SEQUENCE, name="step", dims={"time": 1})
+BOTH = {"sequence": SEQUENCE, "step": STEP}
+
+
+def test_a_contract_tells_of_a_target_that_has_a_step_alone_beside_others(beside):
+    info = ArtifactInfo("m_c", signatures=("step",))
+    there, new = Contract.from_json(beside.read_text()), replace(contract(c=info), signatures={"step": STEP})
+    with pytest.raises(OutputError, match="with other ports"):  # the other one could have a step too
+        joined(beside, new, force=False)
+    beside.write_text(replace(there, signatures=BOTH).to_json())
+    both = joined(beside, new, force=False)
+    assert both == replace(there, signatures=BOTH, artifacts={**there.artifacts, "c": info})
+    (beside.parent / "m_c").mkdir()
+    own = replace(new, artifacts={"c": replace(info, sha256=digest(beside.parent / "m_c"))})
+    beside.write_text(own.to_json())
+    again = joined(beside, replace(contract(onnx=NEW), signatures=BOTH), force=False)
+    assert (list(again.signatures), set(again.artifacts)) == (["sequence", "step"], {"c", "onnx"})
+    assert Contract.from_json(again.to_json()) == again
+
+
 def test_what_is_no_contract_is_refused_and_replaced_by_force(beside):
     beside.write_text("mine")
     with pytest.raises(OutputError, match="exists already and is no contract"):
@@ -701,11 +721,18 @@ def test_where_the_contract_beside_an_artifact_is(tmp_path, monkeypatch, artifac
     assert contract_beside(Path()) == tmp_path / "m.contract.json"
 
 
+def test_a_saved_model_whose_name_ends_like_c_has_its_own_contract(tmp_path):
+    (tmp_path / "m_c").mkdir()
+    assert contract_beside(tmp_path / "m_c") == tmp_path / "m.contract.json"
+    (tmp_path / "m_c" / "saved_model.pb").touch()
+    assert contract_beside(tmp_path / "m_c") == tmp_path / "m_c.contract.json"
+
+
 def test_force_replaces_an_artifact_but_never_a_folder_of_something_else(tmp_path, golden_folder):
     model = golden_folder / "stacked" / "model.keras"
     (tmp_path / "model.tflite").mkdir()
     (tmp_path / "model.tflite" / "keep.txt").write_text("mine")
-    with pytest.raises(OutputError, match="is a folder, and not a SavedModel"):
+    with pytest.raises(OutputError, match="is a folder, and not an artifact"):
         export(model, "tflite", f"{tmp_path}/", force=True)
     assert (tmp_path / "model.tflite" / "keep.txt").read_text() == "mine"
     for _ in range(2):

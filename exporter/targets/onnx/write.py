@@ -26,6 +26,7 @@ from tf2onnx.optimizer import back_to_back_optimizer, optimizer_base, transpose_
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel, one_line
+from signatures.golden import Case
 from signatures.ports import Signature
 from signatures.runtimes.ort import METADATA
 
@@ -66,7 +67,7 @@ INT32, INT64, BOOL = (getattr(onnx.TensorProto, kind) for kind in ("INT32", "INT
 FLOATS = tuple(getattr(onnx.TensorProto, kind) for kind in ("FLOAT16", "FLOAT", "DOUBLE"))
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> Contract:
+def write(traced: Traced, contract: Contract, path: Path, golden: Case | None) -> Contract:
     """Write an ONNX file; see Writer.write."""
     [function] = traced.functions.values()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from signatures.contract import Contract
+from signatures.golden import Case
 from signatures.runtimes.tensorflow import CONTRACT, read_graphs
 
 from ...lower import spelling
@@ -18,7 +19,7 @@ SPELLINGS: Mapping[str, spelling.Spelling] = {"Log": spelling.log_of_softmax}
 """What TensorFlow's own optimizer makes something else of: see Writer."""
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> Contract:
+def write(traced: Traced, contract: Contract, path: Path, golden: Case | None) -> Contract:
     """Write a SavedModel folder; see Writer.write."""
     tf.saved_model.save(traced.module, str(path), signatures=traced.functions)
     (path / CONTRACT).parent.mkdir(exist_ok=True)

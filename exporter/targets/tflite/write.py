@@ -16,6 +16,7 @@ from tensorflow.lite.python.convert import convert_saved_model
 
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
+from signatures.golden import Case
 from signatures.runtimes.litert import METADATA
 
 from ...lower import spelling
@@ -48,21 +49,33 @@ HIDDEN_STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 BUILTIN = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
-def write(traced: Traced, contract: Contract, path: Path) -> Contract:
+def write(traced: Traced, contract: Contract, path: Path, golden: Case | None) -> Contract:
     """Write a TFLite file; see Writer.write."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    content, contract = embed(converted(traced, path.parent), contract)
+    path.write_bytes(content)
+    return contract
+
+
+def converted(traced: Traced, place: Path) -> bytes:
+    """Return graphs as a TFLite file of TensorFlow's converter, names and all.
+
+    Args:
+        traced: The graphs.
+        place: A folder for what is written on the way.
+
+    Raises:
+        UnsupportedModel: When TFLite has no builtin form for an operation of the model.
+    """
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         try:
             # By way of a SavedModel: the converter's one path that keeps several signatures and freezes variables.
             tf.saved_model.save(traced.module, folder, signatures=traced.functions)
-            content = _converted(folder, list(traced.functions))
+            return _converted(folder, list(traced.functions))
         except Exception as error:  # noqa: BLE001 - the converter raises ConverterError, ValueError, RuntimeError alike
             raise UnsupportedModel(
                 f"TFLite has no builtin form for an operation of the model: {_reason(error)}.\n"
                 "  Export to onnx or savedmodel, or replace that layer."
             ) from None
-    content, contract = embed(content, contract)
-    path.write_bytes(content)
-    return contract
 
 
 def _converted(folder: str, signatures: list[str]) -> bytes:

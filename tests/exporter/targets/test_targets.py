@@ -38,9 +38,14 @@ def test_a_target_is_a_folder_and_a_line(toy, tmp_path):
 
 def test_every_runtime_reads_a_target_and_every_target_has_one():
     assert {runtime.reads for runtime in runtimes.RUNTIMES.values()} == set(targets.TARGETS)
-    assert {runtimes.own(name).suffix or "_savedmodel" for name in targets.TARGETS} == {
-        target.suffix for target in targets.TARGETS.values()
-    }
+    for name, target in targets.TARGETS.items():
+        runtime = runtimes.own(name)
+        assert (runtime.suffix, bool(runtime.marker)) == (("", True) if target.folder else (target.suffix, False))
+
+
+def test_all_is_what_any_machine_with_our_packages_can_check():
+    assert targets.for_all() == ("tflite", "onnx", "savedmodel")
+    assert [target.name for target in named_targets(["c", "all"])] == ["c", "tflite", "onnx", "savedmodel"]
 
 
 def test_a_runtime_that_reads_other_files_is_refused(exported):

@@ -48,14 +48,20 @@ def refusal(path, kind=ArtifactError):
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [("a.tflite", "tflite"), ("a.onnx", "onnx"), ("a.b.onnx", "onnx"), ("saved/saved_model.pb", "savedmodel")],
+    [
+        ("a.tflite", "tflite"),
+        ("a.onnx", "onnx"),
+        ("a.b.onnx", "onnx"),
+        ("saved/saved_model.pb", "savedmodel"),
+        ("c/export-lstm.contract.json", "c"),
+    ],
 )
 @pytest.mark.parametrize("as_given", [str, lambda path: path], ids=["text", "path"])
 def test_the_target_is_what_is_on_disk(tmp_path, name, target, as_given):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.touch()
-    assert target_of(as_given(file.parent if target == "savedmodel" else file)) == target
+    assert target_of(as_given(file if file.suffix in (".tflite", ".onnx") else file.parent)) == target
 
 
 def test_a_saved_model_folder_may_have_any_name(tmp_path):
@@ -66,7 +72,7 @@ def test_a_saved_model_folder_may_have_any_name(tmp_path):
 
 def test_what_is_not_there_is_refused(tmp_path):
     assert refusal(tmp_path / "a.tflite").startswith(
-        "no such file. Give a .tflite or .onnx file or a SavedModel folder"
+        "no such file. Give a .tflite or .onnx file, or a folder of SavedModel or C"
     )
 
 
