@@ -49,32 +49,28 @@ RECORDINGS = [walk(300, 12, seed) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
-def made(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], exporter.Artifact]:
-    """Return (target, scheme or "") -> artifact."""
-    folder = tmp_path_factory.mktemp("quantized")
-    found = {}
-    for each in exporter.export(model, ["tflite", "onnx"], folder, check=False):
-        found[each.target, ""] = each
-    for scheme in ("float16", "dynamic"):
-        for each in exporter.export(model, ["tflite", "onnx"], folder, quantize=scheme, calibration=RECORDINGS):
-            found[each.target, scheme] = each
-    [found["onnx", "int8"]] = exporter.export(model, "onnx", folder, quantize="int8", calibration=RECORDINGS)
+def made(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], compare.Made]:
+    """Return (target, scheme, or float32) -> what was made."""
+    found, stages = {}, []
+    for target in ("tflite", "onnx"):
+        schemes = [(scheme, False) for to, scheme in FLOATS if to == target]
+        folder = tmp_path_factory.mktemp(target)
+        for each in compare.make_all(model, target, schemes, folder, {"calibration": RECORDINGS}, stages.append):
+            found[target, each.scheme] = each
+    assert sum(stage == exporter.Stage("golden numbers", "float32", "t1") for stage in stages) == 2  # once a target
     return found
 
 
 @pytest.mark.parametrize(("target", "scheme"), FLOATS)
 def test_a_quantized_artifact_is_smaller_and_good(made, target: str, scheme: str) -> None:
-    artifact = made[target, scheme]
-    assert artifact.size < SHARE[scheme] * made[target, ""].size
-    assert artifact.quality is not None
+    artifact, contract = made[target, scheme], signatures.read_contract(made[target, scheme].path)
+    assert artifact.size < SHARE[scheme] * made[target, "float32"].size
     assert artifact.quality.time_steps >= calibration.ENOUGH
     assert artifact.quality.worst.sqnr > {"float16": 65, "dynamic": 36, "int8": 42}[scheme]
     assert artifact.quality.decisions > 0.98
-    assert {each.port for each in artifact.quality.ports} == {
-        port.name for port in next(iter(artifact.contract.signatures.values())).outputs
-    }
-    assert artifact.path.stem.startswith(f"mixed_{scheme}")
-    assert signatures.read_contract(artifact.path).quantized.scheme == scheme
+    outputs = next(iter(contract.signatures.values())).outputs
+    assert {each.port for each in artifact.quality.ports} == {port.name for port in outputs}
+    assert contract.quantized.scheme == scheme
 
 
 @pytest.mark.parametrize(("target", "scheme"), FLOATS)
@@ -90,16 +86,19 @@ def test_weights_are_stored_in_fewer_bits_and_multiplied_in_integers(made) -> No
     large = [t for graph in file.subgraphs for t in graph.tensors if t.buffer and np.prod(t.shape) >= 2048]
     assert large
     assert {t.type for t in large} == {schema.TensorType.INT8}
-    assert made["onnx", "dynamic"].ops["DynamicQuantizeLSTM"] == 1
-    assert made["onnx", "int8"].ops["LSTM"] == made["onnx", "int8"].ops["GRU"] == 1
+    ops = {scheme: TARGETS["onnx"].writer.ops(made["onnx", scheme].path) for scheme in ("dynamic", "int8")}
+    assert ops["dynamic"]["DynamicQuantizeLSTM"] == 1
+    assert ops["int8"]["LSTM"] == ops["int8"]["GRU"] == 1
     kept = onnx.load(made["onnx", "int8"].path).graph.initializer
     assert all(t.data_type != onnx.TensorProto.FLOAT for t in kept if np.prod(t.dims) >= 2048)
 
 
 def test_rounding_by_real_inputs_is_better_than_rounding_each_weight(model, made) -> None:
-    by_noise = exporter.export(model, "tflite", made["tflite", ""].path.parent / "noise.tflite", quantize="dynamic")
+    by_noise = exporter.export(
+        model, "tflite", made["tflite", "float32"].path.parent / "noise.tflite", quantize="dynamic"
+    )
     stream = signatures.open(by_noise[0].path).stream()
-    exact = signatures.open(made["tflite", ""].path).stream()
+    exact = signatures.open(made["tflite", "float32"].path).stream()
     by_data = signatures.open(made["tflite", "dynamic"].path).stream()
     x = np.concatenate([walk(300, 12, seed) for seed in (90, 91, 92, 93)])[None]
     expect = exact.push(x)["lstm_sequences"]
@@ -136,23 +135,23 @@ def test_a_case_is_held_against_the_gate(model, made, tmp_path: Path) -> None:
     assert "port 'classes'" in report.summary()
 
 
-def test_schemes_are_compared_and_one_is_taken(model, tmp_path: Path) -> None:
-    stages = []
-    schemes = compare.schemes_of("onnx", ["all"])
-    assert schemes == [("float16", False), ("dynamic", False), ("int8", False)]
-    made = compare.make_all(model, "onnx", schemes[::2], tmp_path, {"calibration": RECORDINGS}, stages.append)
-    assert [each.scheme for each in made] == ["float32", "float16", "int8"]
-    assert made[0].quality is None
-    assert made[0].size > made[1].size > made[2].size
-    assert {stage.target for stage in stages if stage.name == "converting"} == {"float32", "float16", "int8"}
-    assert sum(stage == exporter.Stage("golden numbers", "float32", "t1") for stage in stages) == 1
-    rows = compare.timed(made, lambda text: None, 60.0)
+def test_schemes_are_compared_and_one_is_taken(made, tmp_path: Path) -> None:
+    rows = compare.timed([each for (target, _), each in made.items() if target == "onnx"], lambda text: None, 60.0)
+    assert [row.made.scheme for row in rows] == ["float32", "float16", "dynamic", "int8"]
     assert all(row.seconds for row in rows)
     assert rows[0].ratio is None
-    assert compare.choice(rows).made.scheme == "int8"
+    assert compare.choice(rows).made.scheme == "int8"  # dynamic is as small, and not as close
     picture = tmp_path / "compared.svg"
     compare.draw(rows, picture)
     assert "</svg>" in picture.read_text()
+
+
+@pytest.mark.fast
+def test_schemes_are_those_of_the_target() -> None:
+    assert compare.schemes_of("onnx", ["all"]) == [("float16", False), ("dynamic", False), ("int8", False)]
+    assert ("int16x8", True) in compare.schemes_of("tflite", ["int16x8"])
+    with pytest.raises(UnsupportedModel, match="onnx has no form for int16x8"):
+        compare.schemes_of("onnx", ["int16x8"])
 
 
 @pytest.mark.fast
