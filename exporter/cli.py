@@ -191,6 +191,13 @@ def main() -> None:
     help="How a sequence is run: unrolled or loop for tflite, xla for savedmodel.",
 )
 @click.option("--quantize", type=click.Choice(list(SCHEMES)), help="Store weights, or all numbers, in fewer bits.")
+@click.option(
+    "--io",
+    type=click.Choice(["quantized", "float"]),
+    default="quantized",
+    show_default=True,
+    help="Inputs and outputs of an artifact of integers; its states are integers.",
+)
 @click.option("--precise", is_flag=True, help="Quantize weights more closely, in about twice the bytes.")
 @calibrating
 @in_dtype

@@ -24,7 +24,7 @@ from signatures.golden import Case
 from signatures.parity import ParityReport
 from signatures.ports import Array, Dim, Signature, sized, time_dims
 from signatures.quality import Quality
-from signatures.schemes import SCHEMES, Quantized
+from signatures.schemes import SCHEMES, Io, Quantized
 
 from . import deliver
 from .lower.plan import Choice, Plan, Plans, describe
@@ -175,6 +175,7 @@ def export(
     precise: bool = False,
     calibration: Any = None,
     gate: float | None = None,
+    io: Io = "quantized",
     progress: Progress = in_silence,
 ) -> list[Artifact]:
     """Export a Keras model with recurrent layers, its state explicit, and prove it before delivering it.
@@ -199,6 +200,7 @@ def export(
         calibration: Recordings that the model is quantized by and measured on: an .npz file, a folder, a
             "FILE.py:FUNCTION", or a list of arrays [T, ...] or dicts of them by input; None means random numbers.
         gate: The least signal-to-noise ratio of any port, in dB, with which it is delivered; None: the scheme's.
+        io: Where states are integers: "quantized" for inputs and outputs that are, too, "float" for float32 ones.
         progress: Called with each Stage as it starts; str() of it is a line to show.
 
     Returns:
@@ -213,7 +215,7 @@ def export(
     """
     request = Request(
         named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead,
-        quantize, precise, calibration, gate,
+        quantize, precise, calibration, gate, io,
     )  # fmt: skip
     for target in request.targets if request.check else ():
         target.check_tools()
@@ -357,7 +359,7 @@ class Subject:
             found = calibration.given(request.calibration, signature)
         scheme = SCHEMES[str(request.quantize)]
         gate = scheme.gate if request.gate is None else request.gate
-        quantized = Quantized(scheme.name, gate, found.told, request.precise)
+        quantized = Quantized(scheme.name, gate, found.told, request.precise, request.io)
         subject = replace(self, recordings=found, contract=replace(self.contract, quantized=quantized))
         if known is not None and known.recordings is not None:
             return replace(subject, trial=known.trial)

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from signatures.contract import SIGNATURES
 from signatures.errors import UnsupportedModel
 from signatures.golden import ROUNDINGS
-from signatures.schemes import SCHEMES
+from signatures.schemes import SCHEMES, Io
 
 from .lower.plan import Choice
 from .read.budget import MAX_MEMORY
@@ -71,6 +71,7 @@ class Request:
     precise: bool = False
     calibration: Any = None
     gate: float | None = None
+    io: Io = "quantized"
 
     def __post_init__(self) -> None:
         """Refuse values that no export has, in the words of the command line.
@@ -100,6 +101,7 @@ class Request:
                 "precise": self.precise,
                 "calibration": self.calibration is not None,
                 "gate": self.gate is not None,
+                "io": self.io != "quantized",
             }
             if given := [name for name, value in named.items() if value]:
                 raise ValueError(f"{given[0]} goes with quantize; give quantize={'|'.join(SCHEMES)}, or leave it out")
@@ -126,6 +128,10 @@ class Request:
                 f"precise has no use in {self.quantize} to {', '.join(target.name for target in self.targets)}: no"
                 " weight can be stored more closely there.\n  Leave --precise out."
             )
+        if self.io not in get_args(Io):
+            raise ValueError(f"io={self.io!r}: give {' or '.join(get_args(Io))}")
+        if self.io == "float" and not self.integers:
+            raise UnsupportedModel(f"io has no use in {self.quantize}: all ports are floats.\n  Leave --io out.")
         if self.integers and self.signatures is not None and set(self.signatures) != {"step"}:
             raise UnsupportedModel(
                 f"signature 'sequence' can't be had in {self.quantize}: no runtime runs a loop of integers right.\n"

@@ -15,7 +15,7 @@ import numpy as np
 from .errors import ArtifactError
 from .golden import ROUNDINGS, noises
 from .ports import FOLDED, TIME, Carry, Dim, Port, Role, Signature, factors
-from .schemes import SCHEMES, Quantized
+from .schemes import SCHEMES, Io, Quantized
 
 SCHEMA = 2
 MOST = 1 << 28
@@ -207,7 +207,7 @@ def _proven(data: dict[str, Any]) -> Proven:
 def _quantized(data: dict[str, Any]) -> Quantized:
     made = Quantized(**_checked(data, dict))
     _checked(made.calibration, str)
-    if made.scheme not in SCHEMES or type(made.precise) is not bool:
+    if made.scheme not in SCHEMES or type(made.precise) is not bool or made.io not in get_args(Io):
         raise ValueError(f"quantized {made.scheme!r:.100}")
     return replace(made, gate=float(_checked(made.gate, (float, int))))
 

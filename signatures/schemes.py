@@ -1,6 +1,9 @@
 """How artifacts are quantized, as data: what weights and states are, and how many decibels an artifact must reach."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Io = Literal["float", "quantized"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,11 @@ class Quantized:
         gate: The least signal-to-noise ratio of any port, dB.
         calibration: What ranges and roundings come from, in words.
         precise: Whether weights are stored more closely than the scheme has them.
+        io: Where states are integers, whether the other ports are, too, "quantized", or "float".
     """
 
     scheme: str
     gate: float
     calibration: str
     precise: bool = False
+    io: Io = "quantized"

@@ -19,6 +19,7 @@ from exporter.targets.tflite.integers.scales import scales
 from exporter.targets.tflite.rewrite import rewritten
 from signatures.errors import FeedError, UnsupportedModel
 from signatures.runtimes.litert import read_contract
+from signatures.schemes import Quantized
 from signatures.stream import Stream
 
 F, U, ABOVE, STEPS = 6, 24, 12, 700
@@ -147,6 +148,21 @@ def test_integers_in_are_integers_out(scheme, integers):
     outputs = Interpreter(model_content=quant[0]).get_signature_runner("step")(x=x, **{**state, "conv_past_in": rows})
     assert np.array_equal(outputs["conv_past"][:, :-1], rows[:, 1:])
     assert not outputs["conv_past"][:, -1:].any()
+
+
+def test_floats_outside_are_the_same_numbers(made, integers):
+    _, content, contract = made("recurrent")
+    growing = np.linspace(0.2, 1, STEPS)[:, None].astype(np.float32)
+    data = [{"x": growing * recording(1)}, {"x": growing * recording(2)}]
+    outside = replace(contract, quantized=Quantized("int16x8", 30.0, "", io="float"))
+    floats = of_integers(content, outside, "int16x8", False, data)
+    ports, states = floats[1].signatures["step"].ports, {c.output for c in contract.signatures["step"].carries}
+    assert {ports[name].dtype for name in states} == {"int16"}
+    assert {port.dtype for name, port in ports.items() if name in ("x", "y", "lstm_sequences")} == {"float32"}
+    x = recording(3, 40)
+    inside, (found, _) = streamed(*integers("recurrent", "int16x8"), x)[0], streamed(*floats, x)
+    for name, value in inside.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-6 if name in states else 1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -9,7 +9,7 @@ rounded so that their products change least on these, see targets/rounding.py. A
 in float32 between two conversions; one that nothing here knows is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +70,11 @@ def of_integers(
         graph, found, calibration = joined(graph, found, calibration, on)
         on = scales(graph, step, calibration.most, narrow, precise)
     emitter = Emitter(on)
-    made = _made(graph, emitter, carried, {} if precise else rounded(found, calibration.inputs))
+    floats: set[str] = set()
+    if contract.quantized is not None and contract.quantized.io == "float":
+        states = {name for carry in step.carries for name in (carry.input, carry.output)}
+        floats = {*graph.inputs, *graph.outputs} - states
+    made = _made(graph, emitter, carried, floats, {} if precise else rounded(found, calibration.inputs))
     return written(made, "step"), replace(contract, signatures={"step": _typed(step, made)})
 
 
@@ -118,11 +122,14 @@ def _multiplied(graph: Graph, tensor: Tensor) -> bool:
     return any(map(is_product, readers)) or any(_multiplied(graph, each) for each in parts)
 
 
-def _made(graph: Graph, emitter: Emitter, carried: Mapping[int, str], weights: Mapping[int, Rounded]) -> Graph:
-    """Return the graph of integers."""
+def _made(
+    graph: Graph, emitter: Emitter, carried: Mapping[int, str], floats: Collection[str], weights: Mapping[int, Rounded]
+) -> Graph:
+    """Return the graph of integers; the ports that `floats` names are float32."""
     inputs = {}
     for name, tensor in graph.inputs.items():
-        dtype = carried.get(id(tensor), "int16") if tensor.floating else tensor.dtype
+        usual = "float32" if name in floats else "int16"
+        dtype = carried.get(id(tensor), usual) if tensor.floating else tensor.dtype
         inputs[name] = Tensor(tensor.shape, dtype, scale=_scale(emitter, tensor, dtype))
         emitter.given(tensor, inputs[name])
     for op in graph.ops:
@@ -132,7 +139,7 @@ def _made(graph: Graph, emitter: Emitter, carried: Mapping[int, str], weights: M
             make(emitter, op, floating=any(carried.get(id(each)) == "float32" for each in op.reads))
     outputs = {}
     for name, tensor in graph.outputs.items():
-        dtype = carried.get(id(tensor), "int16")
+        dtype = carried.get(id(tensor), "float32" if name in floats else "int16")
         if not tensor.floating or dtype == "float32" or emitter.native[id(tensor)].floating:
             outputs[name] = emitter.plain(tensor)
         else:
