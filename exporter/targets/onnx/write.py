@@ -144,7 +144,8 @@ def _optimizing() -> Iterator[None]:
 
     It would make one cast of two: what the first one rounds or cuts off would come back. It would move away a transpose
     that gives an output, and fail. And it would copy the graph before each of its passes, in case one fails, and write
-    and count its nodes after each, which takes longer than they do; it does so only if one has failed.
+    and count its nodes after each, which takes longer than they do; it does so only if one has failed. And it would
+    look anew for what each output is made of whenever it leaves out what nothing reads.
     """
 
     def optimize(graph: Any, catch_errors: bool, optimizers: Any) -> Any:
@@ -172,8 +173,27 @@ def _optimizing() -> Iterator[None]:
             replaced(tf2onnx.optimizer, {"optimize_graph": optimize}),
             replaced(back_to_back_optimizer, {"_func_map": pairs}),
             replaced(transpose_optimizer.TransposeOptimizer, {has_one_reader.__name__: read_once}),
+            replaced(tf2onnx.graph.Graph, {"delete_unused_nodes": _without_unused}),
         ):
             yield
+
+
+def _without_unused(graph: Any, outputs: Sequence[str]) -> None:
+    """Leave out the nodes of a tf2onnx graph, and of the graphs inside it, of which no output is made; inputs stay."""
+    if not outputs:
+        return
+    made = {name: node for node in graph.get_nodes() for name in node.output}
+    kept: set[Any] = set()
+    wanted = [*outputs, *(name for node in graph.inputs for name in node.output[:1])]
+    while wanted:
+        node = made.get(wanted.pop())
+        if node is not None and node not in kept:
+            kept.add(node)
+            wanted += [*node.input, *(node.get_implicit_inputs() if node.get_body_graphs() else ())]
+    for node in kept:
+        for inner in (node.get_body_graphs() or {}).values():
+            inner.delete_unused_nodes(inner.outputs)
+    graph.reset_nodes(list(kept))
 
 
 def ops(path: Path) -> Counter[str]:
