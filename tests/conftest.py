@@ -4,6 +4,7 @@ import gc
 import os
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -48,6 +49,17 @@ def pytest_collection_modifyitems(items):
             given = item.callspec.params if hasattr(item, "callspec") else {}
             cases = (given[name] for name in CASE_OF if (ROOT / "golden" / str(given.get(name))).is_dir())
             item.add_marker(pytest.mark.xdist_group(next(cases, item.path.stem)))
+
+
+def pytest_collection_finish():
+    """Leave out what takes time and no test looks at."""
+    gc.collect()
+    gc.freeze()  # modules live on: each collection would look through all of them
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.util import tf_stack
+
+        stack = tf_stack.extract_stack()
+        tf_stack.extract_stack = lambda stacklevel=1: stack  # every operation of a graph keeps the one it was made in
 
 
 @pytest.fixture(scope="session")
