@@ -4,7 +4,9 @@ All run the same layers with the same weights on the same frames, batch-major, a
 [B, T, U]. Files are built once, by whoever ships that way: export-lstm, Keras, or by hand with the runtime's own op.
 """
 
+import ctypes
 import importlib
+import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from signatures import Contract
 from signatures.ports import Array, Feeds
 from signatures.runtimes import open as open_runner
 from signatures.runtimes import own, target_of
+from signatures.runtimes.c import compiler
 
 LONGEST = 960
 """Time steps up to which Keras' conversion is given a fixed T, which is what runs fastest; beyond it takes too long."""
@@ -52,7 +55,7 @@ class Contender:
 
     Attributes:
         name: What the tables call it.
-        target: The format: "tflite", "onnx" or "savedmodel"; "" where there is no file.
+        target: The format: "tflite", "onnx", "savedmodel" or "c"; "" where there is no file.
         build: Writes its file; None where there is none.
         open: Opens the file: what is timed, and the outputs [B, T, U] of the first call (None: nothing to compare).
         needs: What the file depends on besides the shape: "batch", "total".
@@ -121,17 +124,17 @@ def keras_model(
     return model
 
 
-def build_own(problem: Problem, path: Path, kind: str = "lstm", fixed: bool = False) -> None:
+def build_own(problem: Problem, path: Path, kind: str = "lstm", fixed: bool = False, target: str = "") -> None:
     """Export as a user does, all options at their defaults but those that name the problem."""
     import exporter
 
     model = keras_model(problem.shape, "lstm" if kind == "lengths" else kind)
-    target = path.suffix[1:] or "savedmodel"
+    target = target or path.suffix[1:] or "savedmodel"
     exporter.export(
         model,
         target,
         path,
-        batch=problem.batch if target == "tflite" and problem.batch != 1 else None,
+        batch=problem.batch if target in ("tflite", "c") and problem.batch != 1 else None,
         time=problem.total if fixed else None,
         lengths=kind == "lengths",
         check=False,  # the benchmark compares all contenders with each other
@@ -270,6 +273,23 @@ def open_own(path: Path, problem: Problem, signature: str = "sequence") -> tuple
     return call, outputs[contract.outputs[0]]
 
 
+REPEAT = "void repeat(void (*call)(void), int count) { while (count-- > 0) call(); }"
+
+
+def open_c(path: Path, problem: Problem) -> tuple[Bound, Array]:
+    """Open a step in C, called from C for each time step in a row, as a program in C does."""
+    contract = open_runner(path, trust=True).contract
+    step, [info] = contract.signatures["step"], contract.artifacts.values()
+    call, outputs = opened(path, "step", plain_feeds(step, {**info.dims, **step.dims}, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "repeat.c"), Path(folder, "repeat.so")
+        source.write_text(REPEAT)
+        subprocess.run([*compiler(), "-O2", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+        repeat = ctypes.PyDLL(str(library)).repeat
+    repeat.restype = None
+    return partial(repeat, call, problem.total), outputs[contract.outputs[0]]
+
+
 def open_peer(path: Path, problem: Problem) -> tuple[Bound, Array]:
     """Open a file with one input and one output."""
     session = own(target_of(path)).load().session(path, 1)
@@ -334,6 +354,17 @@ TFLITE_FIXED = Contender(
 TFLITE_STEP = Contender(
     "export-lstm tflite step", "tflite", build_own, partial(open_own, signature="step"), ("batch",), True, TFLITE.name
 )
+TFLITE_GRU_STEP = Contender(
+    "export-lstm tflite step, GRU",
+    "tflite",
+    partial(build_own, kind="gru"),
+    partial(open_own, signature="step"),
+    own=True,
+)
+C_STEP = Contender("export-lstm c", "c", partial(build_own, target="c"), open_c, ("batch",), own=True)
+C_GRU_STEP = Contender("export-lstm c, GRU", "c", partial(build_own, kind="gru", target="c"), open_c, own=True)
+IN_A_ROW = 100
+"""Time steps for which C is called at once: calls from Python take as long as a small step."""
 FUSED = Contender("TFLite fused LSTM op", "tflite", build_fused, open_peer, ("batch",))
 KERAS_TFLITE = Contender("Keras tflite", "tflite", build_keras_tflite, open_peer, ("batch", "total"))
 KERAS_UNROLLED = Contender(  # of one step the zero state is folded away, and the recurrent kernel with it
@@ -370,13 +401,20 @@ COMPARED = {
         KERAS_SAVEDMODEL,
         LIMIT,
     ),
-    "step": (TFLITE_STEP, TFLITE, FUSED, ONNX, SAVEDMODEL, LIMIT),
+    "step": (TFLITE_STEP, TFLITE, FUSED, ONNX, SAVEDMODEL, C_STEP, LIMIT),
     "masked": (MASKED, LENGTHS, KERAS_MASKED, ONNX_FLOOR),
     "gru": (GRU, KERAS_GRU),
+    "gru_step": (TFLITE_GRU_STEP, C_GRU_STEP),
 }
 """What is compared with what: all of a comparison give the same numbers."""
 
-RUNTIME = {"tflite": "ai_edge_litert.interpreter", "onnx": "onnxruntime", "savedmodel": "tensorflow", "": "numpy"}
+RUNTIME = {
+    "tflite": "ai_edge_litert.interpreter",
+    "onnx": "onnxruntime",
+    "savedmodel": "tensorflow",
+    "c": "ctypes",
+    "": "numpy",
+}
 
 
 def built(contender: Contender, problem: Problem, path: Path) -> tuple[None, None]:

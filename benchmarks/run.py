@@ -57,7 +57,8 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         """Keep them in a folder for this code and these packages; those of others are removed."""
-        code = [*(ROOT / "exporter").rglob("*.py"), *(ROOT / "signatures").rglob("*.py"), Path(c.__file__)]
+        code = [each for room in ("exporter", "signatures") for each in (ROOT / room).rglob("*.[pc]*")]
+        code = [*(each for each in code if each.suffix in (".py", ".c")), Path(c.__file__)]
         versions = [importlib.metadata.version(package) for package in PACKAGES]
         stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code)) + repr(versions).encode())
         self._folder = root / f"files-{stamp.hexdigest()[:12]}"
@@ -184,17 +185,23 @@ def comparisons(
         for shape in shapes:
             problems = {total: c.Problem(shape, batch, total) for total in totals}
             made["lstm"] += [[(each, problem) for each in c.COMPARED["lstm"]] for problem in problems.values()]
-            made["step"].append([(each, c.Problem(shape, batch, 1)) for each in c.COMPARED["step"]])
+            made["step"].append([(each, _steps(each, shape, batch)) for each in c.COMPARED["step"]])
             if batch == 1:
                 for name in "masked", "gru":
                     made[name] += [[(each, problems[t]) for each in c.COMPARED[name]] for t in totals if t in (96, 960)]
+                made["gru_step"].append([(each, _steps(each, shape, batch)) for each in c.COMPARED["gru_step"]])
                 made["linear"].append([(c.TFLITE, problems[t]) for t in totals if t >= 96])
     return made
 
 
+def _steps(contender: c.Contender, shape: c.Shape, batch: int) -> c.Problem:
+    """Return the problem of single steps: one, which Python calls, or in C some in a row."""
+    return c.Problem(shape, batch, c.IN_A_ROW if contender.target == "c" else 1)
+
+
 def main() -> int:
     """Run the benchmark; return 0 whether or not goals are reached: the table tells."""
-    parts = ("lstm", "step", "masked", "gru", "linear", "memory", "size", "export", "help")
+    parts = ("lstm", "step", "masked", "gru", "gru_step", "linear", "memory", "size", "export", "help")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="some shapes, T up to 960, B = 1: three minutes")
     parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(parts)}")

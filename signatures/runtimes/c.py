@@ -11,9 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,9 +33,11 @@ CALL = """
 #include <stddef.h>
 #include "{name}.h"
 const size_t state_bytes = sizeof({name}_state);
+void **bound;
 void call_step(void **with) {{ {name}_step({arguments}); }}
+void call_bound(void) {{ call_step(bound); }}
 """
-"""What is compiled with the source, so that one call takes all its arguments."""
+"""What is compiled with the source, so that a call takes one argument, or none, which takes Python the least time."""
 
 
 class Step:
@@ -55,7 +56,8 @@ class Step:
         self._states = {name: carried[name] for name in self._takes if name in carried}
         self._inputs = [name for name in self._takes if name not in carried]
         self._outputs = [port.name for port in signature.outputs if port.name not in carried.values()]
-        library = _compiled(path, len(self._inputs) + len(self._outputs))
+        self._compiled = _compiled(path, len(self._inputs) + len(self._outputs))
+        library = _loaded(self._compiled)
         self._state_bytes = ctypes.c_size_t.in_dll(library, "state_bytes").value
         self._call = library.call_step
         self._call.argtypes, self._call.restype = [ctypes.c_void_p], None
@@ -72,10 +74,12 @@ class Step:
 
     def bind(self, signature: str, feeds: Feeds) -> Callable[[], object]:
         """Return a call that goes on from its own state; see Session."""
-        made = _Arguments(self, feeds)
-        call = partial(self._call, made.pointer)
-        call.made = made  # type: ignore[attr-defined]  # what is pointed to lives as long as the call
-        return call
+        made, library = _Arguments(self, feeds), _loaded(self._compiled, ctypes.PyDLL)  # which holds Python's lock
+        ctypes.c_void_p.in_dll(library, "bound").value = made.pointer.value
+        call: Any = library.call_bound
+        call.restype = None
+        call.made = made  # what is pointed to lives as long as the call
+        return cast(Callable[[], object], call)
 
 
 class _Arguments:
@@ -149,8 +153,16 @@ def compiler() -> list[str]:
     return [found, *named[1:]]
 
 
-def _compiled(path: Path, arguments: int) -> ctypes.CDLL:
-    """Compile the source of a folder and load it.
+def _loaded(library: bytes, kind: type[ctypes.CDLL] = ctypes.CDLL) -> ctypes.CDLL:
+    """Load a library, a copy of its own."""
+    with tempfile.TemporaryDirectory(prefix="export-lstm-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "step.so")
+        path.write_bytes(library)
+        return kind(str(path))
+
+
+def _compiled(path: Path, arguments: int) -> bytes:
+    """Compile the source of a folder and return the library.
 
     Raises:
         ArtifactError: When there isn't one source, or it doesn't compile.
@@ -172,4 +184,4 @@ def _compiled(path: Path, arguments: int) -> ctypes.CDLL:
             raise ArtifactError(
                 f"The C compiler {command[0]!r} refuses {source.name}: {said.removeprefix(f'{path}/')}."
             )
-        return ctypes.CDLL(str(library))
+        return library.read_bytes()

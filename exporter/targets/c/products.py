@@ -12,16 +12,16 @@ from .graph import Operator
 from .pointwise import literal
 from .text import Lines, Place, index, loops, packed
 
-PANEL = 64
-"""Columns of a matrix that dense_f32 takes side by side, where there are as many; then half of them."""
+PANELS = (64, 48, 32)
+"""Columns of a matrix that dense_f32 takes side by side: the most that there are, but 96 as twice 48."""
 
 
 def panels(matrix: Array) -> Array:
-    """Return a matrix [in, out] in the order that dense_f32 reads it in: by columns, 64, 32 or what is left of them."""
+    """Return a matrix [in, out] in the order that dense_f32 reads it in: panels of columns, each by rows."""
     columns, at, parts = matrix.shape[1], 0, []
     while at < columns:
         left = columns - at
-        width = next((w for w in (PANEL, PANEL // 2) if w <= left), left)
+        width = 48 if left == 96 else next((w for w in PANELS if w <= left), left)
         parts.append(matrix[:, at : at + width].ravel())
         at += width
     return np.concatenate(parts)
