@@ -118,6 +118,12 @@ trusting = click.option(
 ahead = click.option(
     "--lookahead", is_flag=True, help="Take layers that look into the future: their outputs come so much later."
 )
+cache = click.option(
+    "--attention-cache",
+    metavar="N",
+    type=click.IntRange(1, MOST),
+    help="Stream causal attention: it looks at the last N time steps, which are carried.",
+)
 calibrating = _both(
     click.option(
         "--calibration",
@@ -183,6 +189,7 @@ def main() -> None:
 )
 @click.option("--lengths", is_flag=True, help="Take the valid steps of each sample as an input; its state stops there.")
 @ahead
+@cache
 @click.option(
     "--lowering",
     type=click.Choice(CHOICES),
@@ -236,6 +243,7 @@ def export(session: "Session", model: Path, to: tuple[list[str], ...], no_check:
 @click.option("--batch", metavar="N|ANY", type=extent, help="Samples a call.  [default: as export]")
 @click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
 @ahead
+@cache
 @click.option("--picture", type=PATH, help="Where to draw error over time, and size against it: a .png or .svg.")
 @in_dtype
 @memory
@@ -292,6 +300,7 @@ def check(session: "Session", artifact: Path, case: Path | None, timeout: float,
 )
 @click.option("--lengths", is_flag=True, help="Record calls that take the valid steps of each sample.")
 @ahead
+@cache
 @in_dtype
 @memory
 @common
@@ -309,6 +318,7 @@ def golden(session: "Session", model: Path, case: Path, feeds: Path | None, **op
 @main.command()
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=PATH)
 @ahead
+@cache
 @in_dtype
 @memory
 @click.option(
@@ -317,19 +327,19 @@ def golden(session: "Session", model: Path, case: Path, feeds: Path | None, **op
     help=f"Seconds that the process which does the work may take.  [default: {child.TIMEOUT:g} for artifacts]",
 )
 @common
-def inspect(
-    session: "Session", path: Path, lookahead: bool, dtype: Any, max_memory: float, timeout: float | None
-) -> None:
+def inspect(session: "Session", path: Path, dtype: Any, max_memory: float, timeout: float | None, **ways: Any) -> None:
     """Show what a model remembers, its ports and whether it can be stepped; or an artifact's ports and ops."""
     if path.suffix in (".tflite", ".onnx") or of_folder(path) is not None:
-        if lookahead:
+        if ways["lookahead"]:
             raise ArtifactError(f"{path}: an artifact looks ahead as it was exported. Leave --lookahead out.")
+        if ways["attention_cache"] is not None:
+            raise ArtifactError(f"{path}: an artifact attends as it was exported. Leave --attention-cache out.")
         if dtype is not None:
             raise ArtifactError(f"{path}: an artifact computes in the types that it has. Leave --dtype out.")
         facts = session.run_runtime(path, timeout or child.TIMEOUT, _artifact_facts, path)
     else:
         _check_inspected(path)
-        facts = session.run(_model_facts, path, lookahead, dtype, max_memory, limit=timeout)
+        facts = session.run(_model_facts, path, dtype, max_memory, ways, limit=timeout)
     session.show(lambda _: facts, lambda tables: tables.print_facts(facts))
 
 
@@ -394,11 +404,11 @@ def _check_inspected(path: Path) -> None:
     check_path(path)
 
 
-def _model_facts(path: Path, lookahead: bool, dtype: Any, max_memory: float, progress: child.Progress) -> Any:
+def _model_facts(path: Path, dtype: Any, max_memory: float, ways: dict[str, Any], progress: child.Progress) -> Any:
     from . import tables
     from .pipeline import opening
 
-    with opening(path, dtype, max_memory, progress, lookahead=lookahead) as opened:
+    with opening(path, dtype, max_memory, progress, **ways) as opened:
         return tables.model_facts(opened)
 
 

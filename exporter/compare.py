@@ -96,7 +96,8 @@ def make_all(
     made: list[Made] = []
     plain = {key: value for key, value in options.items() if key not in ("calibration", "gate")}
     first = Request(targets, **plain)
-    with opening(model, first.dtype, first.max_memory, progress, first.batch, first.lookahead) as opened:
+    cache = first.attention_cache
+    with opening(model, first.dtype, first.max_memory, progress, first.batch, first.lookahead, cache) as opened:
         known = None
         for scheme, precise in [(None, False), *schemes]:
             name = FLOAT if scheme is None else scheme + " precise" * precise

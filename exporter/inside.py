@@ -19,6 +19,8 @@ from signatures.errors import UnsupportedModel
 class Private(StrEnum):
     """An attribute of Keras' own objects that isn't documented."""
 
+    ATTENTION_MASK = "_compute_attention_mask"
+    """Method of attention layers with heads: which time steps each one looks at."""
     CALLS = "_inbound_nodes"
     """Of a layer or operation: where it was called in functional models."""
     DROPOUT_MASKS = "_maybe_config_dropout_masks"
@@ -43,6 +45,8 @@ class Private(StrEnum):
     """Of a tensor: its valid time steps."""
     POLICY = "_dtype_policy"
     """Of a layer: the types it computes and keeps its weights in."""
+    SCORE_MASK = "_calculate_score_mask"
+    """Method of other attention layers: the same."""
     SIGNATURE = "_call_signature"
     """Of a layer: the arguments of its call."""
     STATE_VARIABLES = "_create_state_variables"
@@ -51,6 +55,8 @@ class Private(StrEnum):
     """Of a layer: whether its call takes a mask."""
     VARIABLE_DTYPE = "_variable_dtype"
     """Of a policy: the type of weights."""
+    WINDOW = "_sliding_window"
+    """Of MultiHeadAttention: how many time steps each one looks at."""
 
 
 def read(target: Any, name: Private) -> Any:

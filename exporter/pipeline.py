@@ -106,7 +106,11 @@ def load_model(model: Any, max_memory: float = MAX_MEMORY) -> Loaded:
 
 
 def open_model(
-    loaded: Loaded, progress: Progress = in_silence, batch: Extent = None, lookahead: bool = False
+    loaded: Loaded,
+    progress: Progress = in_silence,
+    batch: Extent = None,
+    lookahead: bool = False,
+    attention_cache: int | None = None,
 ) -> Opened:
     """Find out what a model takes, gives and carries.
 
@@ -115,6 +119,7 @@ def open_model(
         progress: Called with each stage as it starts.
         batch: Samples a call, or "any"; None for what its inputs declare, which it may rely on.
         lookahead: Whether outputs may come later than their time steps, for layers that look into the future.
+        attention_cache: How many of the last time steps an attention looks at; None for all, as in Keras.
 
     Raises:
         UnsupportedModel: When it has no recurrent layer or one that isn't supported, or can't have that batch.
@@ -127,12 +132,12 @@ def open_model(
     model = Model(loaded.model, InOnePiece())
     declared = model.batch
     if declared in (None, batch) or batch is None:
-        return Opened(loaded, model, surveyed(model, lookahead))
+        return Opened(loaded, model, surveyed(model, lookahead, attention_cache))
     model.batch = None if batch == "any" else batch
     try:
-        return Opened(loaded, model, surveyed(model, lookahead))
+        return Opened(loaded, model, surveyed(model, lookahead, attention_cache))
     except UnsupportedModel:
-        surveyed(Model(loaded.model, InOnePiece()), lookahead)  # which may say what else is wrong
+        surveyed(Model(loaded.model, InOnePiece()), lookahead, attention_cache)  # which may say what else is wrong
         raise UnsupportedModel(
             f"batch {batch} can't be had: the model relies on the {declared} that its inputs declare.\n  Leave it out."
         ) from None
@@ -146,6 +151,7 @@ def opening(
     progress: Progress,
     batch: Extent = None,
     lookahead: bool = False,
+    attention_cache: int | None = None,
 ) -> Iterator[Opened]:
     """Load a model and find out what it takes; inside it computes in a type, its own where that is None."""
     progress(Stage("loading"))
@@ -153,7 +159,7 @@ def opening(
     from .model.swap import computing_in  # TensorFlow, not before a file may be refused
 
     with nullcontext() if dtype is None else computing_in(loaded.model, dtype):
-        yield open_model(loaded, progress, batch, lookahead)
+        yield open_model(loaded, progress, batch, lookahead, attention_cache)
 
 
 def export(
@@ -171,6 +177,7 @@ def export(
     check: bool = True,
     force: bool = False,
     lookahead: bool = False,
+    attention_cache: int | None = None,
     quantize: str | None = None,
     precise: bool = False,
     calibration: Any = None,
@@ -195,6 +202,8 @@ def export(
         check: Whether to compare with golden outputs before delivering; False delivers unchecked.
         force: Whether to replace what is at the output path.
         lookahead: Whether layers may look into the future: their outputs then come so many time steps later.
+        attention_cache: How many of the last time steps a causal attention looks at, which are carried; None for all,
+            as in Keras, which can't be streamed.
         quantize: "float16", "dynamic", "int8" or "int16x8"; None means not at all.
         precise: Whether to store weights more closely than the scheme has them: about twice as large.
         calibration: Recordings that the model is quantized by and measured on: an .npz file, a folder, a
@@ -215,7 +224,7 @@ def export(
     """
     request = Request(
         named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead,
-        quantize, precise, calibration, gate, io,
+        attention_cache, quantize, precise, calibration, gate, io,
     )  # fmt: skip
     for target in request.targets if request.check else ():
         target.check_tools()
@@ -224,7 +233,8 @@ def export(
     deliver.clean(contract_path.parent)
     deliver.check_free(list(final.values()), request.force)
     deliver.check_free([contract_path], force=True)  # what is there may be added to
-    with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead) as opened:
+    cache = request.attention_cache
+    with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead, cache) as opened:
         for target in request.targets:
             target.check_step(opened.survey.no_step)
         contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
@@ -528,6 +538,7 @@ def record_case(
     totals: Sequence[int] | None = None,
     lengths: bool = False,
     lookahead: bool = False,
+    attention_cache: int | None = None,
     dtype: Dtype | None = None,
     max_memory: float = MAX_MEMORY,
     recipe: Mapping[str, Any] | None = None,
@@ -542,6 +553,7 @@ def record_case(
         totals: Time steps of the random runs; None for short and odd ones that suit the model.
         lengths: Whether the calls take the valid steps of each sample.
         lookahead: See export.
+        attention_cache: See export.
         dtype: The type to compute in; None means each layer's own.
         max_memory: GB that the weights of a model file, or one of its tensors, may take.
         recipe: What else its recipe.json tells.
@@ -554,7 +566,7 @@ def record_case(
     folder = Path(folder)
     deliver.clean(folder.parent)
     deliver.check_free([folder], force=False)
-    with opening(model, dtype, max_memory, progress, lookahead=lookahead) as opened:
+    with opening(model, dtype, max_memory, progress, None, lookahead, attention_cache) as opened:
         contract, fixed = opened.contract((), lengths=lengths), _fixed(opened.survey, None)
         recorded = Subject(opened.model, opened.survey, contract, fixed).record(progress, feeds, totals)
     case = replace(recorded, recipe={**(recipe or {}), **recorded.recipe})

@@ -67,6 +67,7 @@ class Request:
     check: bool = True
     force: bool = False
     lookahead: bool = False
+    attention_cache: int | None = None
     quantize: str | None = None
     precise: bool = False
     calibration: Any = None
@@ -84,6 +85,9 @@ class Request:
             number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if value is not None and value != "any" and not number:
                 raise ValueError(f"{name}={value!r}: give a number of at least 1, 'any' or None")
+        cache = self.attention_cache
+        if cache is not None and not (isinstance(cache, int) and not isinstance(cache, bool) and cache >= 1):
+            raise ValueError(f"attention_cache={cache!r}: give a number of at least 1, or None")
         found = self.signatures
         if found is not None and (isinstance(found, str) or not found or set(found) - set(SIGNATURES)):
             raise ValueError(f"signatures={found!r}: give a list of {', '.join(SIGNATURES)}")

@@ -127,6 +127,7 @@ def model_facts(opened: "Opened") -> Facts:
             }
             for memory in survey.memories.calls
         ],
+        "as_keras_up_to": survey.memories.within,
         "time": "any" if survey.flexible and survey.tried else dict(survey.declared),
         **_promised(opened.contract(())),
     }
@@ -327,6 +328,8 @@ def print_facts(facts: Facts) -> None:
             _add(table, row["name"], row["kind"], shapes or "none", steps, late)
         if facts["memories"]:
             console.print(table)
+        if (within := facts["as_keras_up_to"]) is not None:
+            _say(console, f"Attention looks at what it keeps: as in Keras on recordings of up to {within} time steps.")
     stepped = "yes" if facts["can_be_stepped"] else f"no. {facts['no_step_because']}"
     if back := facts["proven"].get("time_steps"):
         stepped += f"; nothing but the states looks back at earlier inputs, as far as {back} time steps"

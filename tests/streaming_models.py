@@ -186,6 +186,17 @@ def shared():
     return keras.Model(x, [layers.Dense(2, name="p")(once(once(x))), layers.Dense(2, name="q")(fewer(fewer(x)))])
 
 
+def attending():
+    """Two blocks of a causal transformer on frames of two time steps."""
+    x = y = Input((None, 6), name="x")
+    y = layers.Conv1D(8, 4, strides=2, padding="causal", activation="relu", name="front")(y)
+    for k in range(2):
+        z = layers.MultiHeadAttention(2, 4, name=f"mha_{k}")(y, y, use_causal_mask=True)
+        y = layers.LayerNormalization()(layers.Add()([y, z]))
+        y = layers.LayerNormalization()(layers.Add()([y, layers.Dense(8)(layers.Dense(12, "relu")(y))]))
+    return keras.Model(x, layers.Dense(3, name="y")(y))
+
+
 def looking_ahead():
     x = y = Input((None, 6), name="x")
     y = layers.Conv1D(6, 5, padding="same", name="c1")(y)
@@ -209,6 +220,7 @@ ZOO = {
             up_and_down,
             framed,
             denoiser,
+            attending,
         ),
     )
 } | {"valid rnnoise": lambda: rnnoise("valid"), "looking_ahead": looking_ahead}

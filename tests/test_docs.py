@@ -143,6 +143,11 @@ def test_python_runs(page, given, code, example, tmp_path, monkeypatch, capsys):
     if "rows" in names:
         assert [rows.shape[1] for rows in names["rows"]] == [98, 2]
         return
+    if "waveform" in names:
+        want = names["model"].predict(names["samples"], verbose=0)[:, : names["waveform"].shape[1]]
+        np.testing.assert_allclose(names["waveform"], want, atol=1e-5)
+        assert want.shape == (1, 944)
+        return
     if "samples" in names:
         assert names["outputs"]["y"].shape[1] == 40
         return

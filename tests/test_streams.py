@@ -32,6 +32,9 @@ from signatures.errors import FeedError, UnsupportedModel
 AHEAD = ("looking_ahead", "unaligned")
 """Models that look into the future."""
 
+CACHED = {"attending": 100}
+"""Models that attend to the past -> a cache of more rows than the recordings have."""
+
 
 def of_model(name):
     """Have one worker run all tests of a model, which is surveyed and exported once for them."""
@@ -50,7 +53,9 @@ def opened():
     def of(name):
         if name not in made:
             model = scrambled(ZOO[name]())
-            made[name] = model, open_model(load_model(model), lookahead=name in AHEAD)
+            made[name] = model, open_model(
+                load_model(model), lookahead=name in AHEAD, attention_cache=CACHED.get(name)
+            )
         return made[name]
 
     return of
@@ -210,7 +215,7 @@ def final_row_ahead():
 REFUSED = {
     "the future": (looking_ahead, False, r"needs time steps of the future \(layer 'c1': 2, layer 'c2': 1\)"),
     "all of a recording": (over_all, True, "'subtract\\w*' joins each time step with what is made of all of them"),
-    "attention": (attention, True, "'mha' looks at all time steps"),
+    "attention": (attention, True, r"'mha' attends to all time steps so far: --attention-cache N lets it"),
     "different rates": (rates, True, "'sum' joins tensors whose rows come at different rates"),
     "padding before a recurrence": (padded, True, "'gru' sees 2 rows of padding before the first time step"),
     "the end of the future": (final_row_ahead, True, r"'y' makes one row of a whole recording.*\(layer 'c1': 1\)"),

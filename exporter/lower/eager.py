@@ -39,7 +39,7 @@ class InOnePiece:
         if chosen.lowering == "block":
             return compute(x, made.states, mask, made.continues)
         batch = x.shape[0] if same == id(recurrence) else None  # a cell may make tensors of its size
-        key = same, batch, mask is None, made.continues
+        key = same, (batch, *x.shape[2:]), mask is None, made.continues  # features that don't suit come, too
         if key not in self._traced:
             specs = [tf.TensorSpec([batch, None, *x.shape[2:]], x.dtype)]
             specs += [tf.TensorSpec([batch, *state.shape[1:]], state.dtype) for state in made.states]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from signatures.contract import sequences_output, state_output
 from signatures.ports import Port
 
+from .attention import Cache
 from .recurrence import port_dtype
 from .ring import Ring
 from .window import Clock, Past, State, Wait
@@ -132,11 +133,18 @@ class Memories:
         return -(-max(steps, 0) // self.every) * self.every
 
     @property
+    def within(self) -> int | None:
+        """Time steps of a recording up to which its attentions look at all that they do in Keras; None for any."""
+        caches = [(call.form, clock) for call in self.calls for clock in call.clocks if clock]
+        ends = [form.rows * clock.rate for form, clock in caches if isinstance(form, Cache) and not form.own]
+        return math.floor(min(ends)) if ends else None
+
+    @property
     def span(self) -> int:
         """Time steps after which nothing is left of a stream's start in what is remembered of rows, nor a delay."""
         reach = [self.gated, *(math.ceil(clock.delay * clock.rate) for clock in self.outputs if clock)]
         for call in self.calls:
-            if isinstance(call.form, (Past, Ring, Wait)):
+            if isinstance(call.form, (Past, Ring, Wait, Cache)):
                 kept = max((state.shape[0] for state in call.form.states.values() if state.shape), default=0)
                 reach += [math.ceil((kept + clock.delay) * clock.rate) for clock in call.clocks if clock]
         return max(reach)

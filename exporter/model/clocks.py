@@ -21,10 +21,12 @@ from ..memory.recurrence import port_dtype
 from ..memory.ring import LONG, Ring
 from ..memory.window import Clock, Past, Wait, Window
 from . import reach
+from .attention import cached
 from .function import Axis, Model
 from .law import exactly
-from .probe import ENDLESS, SAMPLES, WHOLE, Found, found_by_options, probe
+from .probe import ENDLESS, POOLINGS, SAMPLES, WHOLE, Found, found_by_options, probe
 from .remember import Watched, on_rows, watched
+from .swap import recurrent_layers
 
 RECORDING = 720
 """Time steps of the recording, at least and of which it is a multiple: one of most strides."""
@@ -52,6 +54,7 @@ class Walk:
     Attributes:
         taken: Names of ports that are taken.
         total: Time steps of the recording.
+        cache: Rows that an attention may keep; None where none are given.
         rows: Tensor's id -> what is known of it.
         seen: Every tensor that rows come in, the latest one last.
         found: Calls that remember.
@@ -61,6 +64,7 @@ class Walk:
 
     taken: set[str]
     total: int
+    cache: int | None = None
     rows: dict[int, Row] = field(default_factory=dict)
     seen: list[Any] = field(default_factory=list)
     found: list[Memory] = field(default_factory=list)
@@ -145,25 +149,30 @@ class Walk:
         clocks = [row.clock for _, row in timed if row.clock]
         if not clocks:
             return None, None
-        if isinstance(entry.target, (keras.layers.RNN, keras.layers.Wrapper)):
+        if _runs_over_time(entry.target):
             self._refuse_padded(entry, clocks[0])
             return clocks[0], None
         if len({clock.rate for clock in clocks}) > 1:
             raise UnsupportedModel(f"{entry.what} joins tensors whose rows come at different rates")
         shapes = [tuple(x.shape[2:]) for x, _ in timed]
-        found = self._found(entry, timed, shapes)
+        cache = cached(entry, [any(x is each for each, _ in timed) for x in entry.inputs], dtypes[0], self.cache)
+        found = Found(ENDLESS) if cache else self._found(entry, timed, shapes)
         if len(set(clocks)) > 1:
             if found.window != Window():
                 raise UnsupportedModel(f"{entry.what} joins rows of different delays and looks at several of them")
             wait = Wait(tuple(clocks), tuple(shapes), tuple(dtypes))
             return wait.after, wait
         if found.window in (WHOLE, ENDLESS):
-            form = folded(entry.target, shapes[0], dtypes[0]) if len(timed) == 1 else None
+            form = cache or (folded(entry.target, shapes[0], dtypes[0]) if len(timed) == 1 else None)
             if form is None:
                 return self._whole(entry, timed, found)
             self._refuse_padded(entry, clocks[0])
             return (clocks[0] if found.window == ENDLESS else None), form
         assert isinstance(found.window, Window)
+        if type(entry.target) in POOLINGS and found.window.left > 0:
+            raise UnsupportedModel(
+                f"{entry.what} makes its first rows of fewer time steps than the others (padding 'same'): use 'valid'"
+            )
         after = found.window.after(clocks[0])
         if found.ahead:
             self.future.append((entry.what, math.ceil(found.ahead * clocks[0].rate)))
@@ -214,6 +223,13 @@ class Walk:
         return name
 
 
+def _runs_over_time(target: Any) -> bool:
+    """Whether a layer takes the time steps one by one by itself, whatever it holds."""
+    if isinstance(target, keras.layers.Wrapper):
+        return isinstance(target, keras.layers.TimeDistributed) or any(recurrent_layers(target))
+    return isinstance(target, keras.layers.RNN)
+
+
 def _on_rows(entry: Watched, timed: list[tuple[Any, Row]]) -> Callable[..., Any]:
     """Return a call of a layer on other rows in the place of its own."""
     return on_rows(entry.again, entry.inputs, [any(x is each for each, _ in timed) for x in entry.inputs])
@@ -233,6 +249,7 @@ def find(
     timed: list[Axis],
     taken: set[str],
     blocks: frozenset[str],
+    cache: int | None = None,
     every: int = 1,
 ) -> tuple[Memories, str]:
     """Run a model on a recording, then each of its layers alone, and return what it has to carry.
@@ -243,6 +260,7 @@ def find(
         timed: Those that do.
         taken: Names of ports that are taken.
         blocks: Paths of layers that are taken as one.
+        cache: Rows that an attention may keep; None where none are given.
         every: The recording is a multiple of so many time steps.
 
     Returns:
@@ -253,7 +271,7 @@ def find(
     """
     total, record = _recording(model, lengths, timed, blocks, every)
     sizes = {**lengths, **dict.fromkeys(timed, total)}
-    walk = Walk(set(taken), total)
+    walk = Walk(set(taken), total, cache)
     dtypes = [[x.dtype.name for x in entry.inputs] for entry in record]
     recurrent: dict[str, Clock] = {}
     rows: dict[tuple[int, int], Clock] = {}
@@ -273,7 +291,7 @@ def find(
     outputs = tuple(walk.output(name, value) for name, value in ran.outputs)
     every = math.lcm(*(row.clock.rate.numerator for row in walk.rows.values() if row.clock), 1)
     if total % every:
-        return find(model, lengths, timed, taken, blocks, every)
+        return find(model, lengths, timed, taken, blocks, cache, every)
     gates = [clock for memory in walk.found if memory.form.gated for clock in memory.clocks if clock]
     steps = max((math.ceil(clock.delay * clock.rate) for clock in (*gates, *recurrent.values())), default=0)
     memories = Memories(

@@ -23,7 +23,7 @@ from ..memory.masks import as_layer
 from ..memory.window import Clock
 from . import swap
 from .function import Axis, Model, carried_states
-from .remember import Watched, watched
+from .remember import Watched, limited, watched
 from .swap import Call, Compute
 
 AGREE = {"float64": 1e-9, "float32": 1e-4}
@@ -122,7 +122,7 @@ def why_pieces_differ(model: Model, ports: Ports, sizes: Sequence[int], compute:
     """
     total, within = sum(sizes), AGREE.get(model.dtype, AGREE["float32"])
     feeds, memories = ports.draw(model, total), model.memories
-    with _watching(model) as seen, swap.recorded(model.keras) as whole:
+    with limited(memories), _watching(model) as seen, swap.recorded(model.keras) as whole:
         try:
             ran = model.eagerly(feeds, compute)
         except Exception as error:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it

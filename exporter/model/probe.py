@@ -63,8 +63,10 @@ class Found:
 
 def found_by_options(layer: Any) -> Found | None:
     """Return what a layer of Keras' own does by its options; None where these don't tell."""
+    if isinstance(layer, keras.layers.SpectralNormalization):  # which changes weights, and these in training alone
+        layer = layer.layer
     kind = type(layer)
-    if kind not in _CONVOLUTIONS | _POOLINGS or layer.data_format != "channels_last":
+    if kind not in _CONVOLUTIONS | POOLINGS or layer.data_format != "channels_last":
         return None
     size = layer.kernel_size[0] if kind in _CONVOLUTIONS else layer.pool_size[0]
     reach = (size - 1) * (layer.dilation_rate[0] if kind in _CONVOLUTIONS else 1)
@@ -73,7 +75,7 @@ def found_by_options(layer: Any) -> Found | None:
         return Found(Window(reach, stride, 0), padded=layer)
     if layer.padding == "causal":
         return Found(Window(reach, stride, reach), padded=layer)
-    if kind in _POOLINGS:
+    if kind in POOLINGS:
         return None
     beside = max(reach + 1 - stride, 0)  # rows of padding, for recordings of whole strides
     alone = layer if len(layer.kernel_size) == 1 else None  # padding no other axis
@@ -89,7 +91,7 @@ _CONVOLUTIONS = {
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 }
-_POOLINGS = {
+POOLINGS = {
     keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
     keras.layers.AveragePooling3D,

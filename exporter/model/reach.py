@@ -3,6 +3,7 @@
 The law of streams is tried on a run that is longer than these, see law.py, so it needn't be known which of them do.
 """
 
+import math
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -72,6 +73,23 @@ def named_steps(model: Any) -> tuple[int, int]:
         elif not inside.is_keras_own(type(layer)):
             other += _of_own(layer)
     return known, min(max(other), OWN)
+
+
+def most_steps(model: Any, numbers: int) -> int:
+    """Return the time steps up to which runs of a model are tried.
+
+    Args:
+        model: A keras.Model.
+        numbers: How many numbers all its layers give for one time step. An attention compares every two, besides.
+    """
+    heads = [_heads(layer) for _, layer in swap.sublayers(model) if type(layer).__name__.endswith("Attention")]
+    together = math.isqrt(NUMBERS // (4 * max(heads))) if heads else MOST
+    return min(MOST, NUMBERS // numbers, together)
+
+
+def _heads(layer: Any) -> int:
+    options = _options(layer)
+    return max([n for name in ("num_heads", "num_query_heads") for n in _numbers(options.get(name))], default=1)
 
 
 def _options(layer: Any) -> dict[str, Any]:

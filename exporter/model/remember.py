@@ -1,7 +1,7 @@
 """Run a model whose layers with memory go on from state ports, and watch what each of its layers is called with."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 from signatures.contract import going_in, state_input
 
 from ..inside import functional_of, held, is_keras_own, replaced
+from ..memory.attention import Cache
 from ..memory.form import Memories, Memory
 from ..memory.window import Clock, steps_of
 from .swap import LOCK, sublayers
@@ -38,9 +39,7 @@ class Remembering:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Swap the calls of the layers that remember."""
-        by_target: dict[int, dict[int, Memory]] = {}
-        for memory in self.memories.calls:
-            by_target.setdefault(id(memory.target), {})[memory.nth] = memory
+        by_target = _by_target(self.memories.calls)
         if self.memories.gated:
             counted = self._before() + self._total()
             self.states[self.memories.counter] = tf.minimum(counted, self.memories.gated)
@@ -92,6 +91,44 @@ class Remembering:
             return output
 
         return call
+
+
+@contextmanager
+def limited(memories: Memories) -> Iterator[None]:
+    """Have attention layers look no further on a whole recording than a stream does; watch them from within."""
+    caches = [memory for memory in memories.calls if isinstance(memory.form, Cache) and not memory.form.own]
+    by_target = _by_target(caches)
+    with LOCK, ExitStack() as stack:
+        for calls in by_target.values():
+            target = next(iter(calls.values())).target
+            stack.enter_context(replaced(target, {"call": _limited(target.call, calls)}))
+        yield
+
+
+def _limited(own: Callable[..., Any], memories: Mapping[int, Memory]) -> Callable[..., Any]:
+    made = itertools.count()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        memory = memories.get(next(made))
+        if memory is None:
+            return own(*args, **kwargs)
+        tensors, again = taken(own, args, kwargs)
+        timed = [clock is not None for clock in memory.clocks]
+        rows = [x for x, has_rows in zip(tensors, timed, strict=True) if has_rows]
+        assert isinstance(memory.form, Cache)
+        if rows[0].shape[1] <= memory.form.rows:
+            return own(*args, **kwargs)
+        return memory.form.on_recording(on_rows(again, tensors, timed), rows)
+
+    return call
+
+
+def _by_target(calls: Iterable[Memory]) -> dict[int, dict[int, Memory]]:
+    """Return target's id -> which call of it -> what that remembers."""
+    found: dict[int, dict[int, Memory]] = {}
+    for memory in calls:
+        found.setdefault(id(memory.target), {})[memory.nth] = memory
+    return found
 
 
 def _both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
@@ -146,6 +183,7 @@ class Watched:
         mask: The mask that it is called with.
         outputs: Those that it gives.
         again: Its own call, on other tensors.
+        given: Its arguments, positional ones and by name.
     """
 
     what: str
@@ -156,6 +194,7 @@ class Watched:
     mask: Tensor | None
     outputs: list[Tensor]
     again: Callable[[Sequence[Tensor]], Any]
+    given: tuple[Any, Any] = ((), {})
 
 
 @contextmanager
@@ -175,14 +214,15 @@ def watched(model: Any, blocks: frozenset[str] = frozenset()) -> Iterator[list[W
             tensors, again = taken(target, args, kwargs)  # the layer itself, which casts its weights
             nth, outputs = next(made), own(*args, **kwargs)
             flat = [y for y in keras.tree.flatten(outputs) if keras.ops.is_tensor(y)]
-            record.append(Watched(what, path, target, nth, tensors, mask_of(kwargs), flat, again))
+            record.append(Watched(what, path, target, nth, tensors, mask_of(kwargs), flat, again, (args, kwargs)))
             return outputs
 
         return call
 
+    wholes = blocks | {path for path, layer in sublayers(model) if is_one(layer)}
     with LOCK, ExitStack() as stack:
         for path, layer in sublayers(model):
-            if any(path.startswith(f"{block}/") for block in blocks):
+            if any(path.startswith(f"{whole}/") for whole in wholes):
                 continue
             if path in blocks or is_one(layer):
                 stack.enter_context(replaced(layer, {"call": watch(f"Layer {path!r}", path, layer)}))
@@ -206,12 +246,18 @@ def is_one(layer: Any) -> bool:
     return isinstance(layer, whole) or not held(layer) or (own and not isinstance(layer, keras.Model))
 
 
-def blocks_of(model: Any) -> frozenset[str]:
-    """Return the paths of the user's own layers that hold others, outermost ones, without a recurrent layer."""
+def blocks_of(model: Any, without: tuple[type, ...] = ()) -> frozenset[str]:
+    """Return the paths of the user's own layers that hold others, outermost ones, without a recurrent layer.
+
+    Args:
+        model: The Keras model.
+        without: Layers of other kinds that none of them may hold.
+    """
+    apart = (keras.layers.RNN, *without)
     found: list[str] = []
     for path, layer in sublayers(model):
         inner = [each for _, each in sublayers(layer)]
-        plain = not any(hasattr(each, "state_size") or isinstance(each, keras.layers.RNN) for each in [layer, *inner])
+        plain = not any(hasattr(each, "state_size") or isinstance(each, apart) for each in [layer, *inner])
         own = functional_of(layer) is None if isinstance(layer, keras.Model) else not is_keras_own(type(layer))
         if held(layer) and own and plain and not any(path.startswith(f"{outer}/") for outer in found):
             found.append(path)

@@ -23,6 +23,7 @@ from signatures.errors import UnsupportedModel
 from signatures.ports import TIME, Dim, Port
 
 from .. import inside
+from ..memory.attention import TOGETHER, Cache
 from ..memory.form import NOTHING, Memories
 from ..memory.recurrence import Recurrence, port_dtype
 from . import law, reach
@@ -203,22 +204,31 @@ def _dim(rate: Fraction) -> str:
 def _no_step(model: Model, ports: law.Ports, trials: Sequence[Trial]) -> tuple[str | None, int]:
     """Return why the model can't be stepped, None if it can, and how many time steps back was looked."""
     known, possible = reach.named_steps(model.keras)
-    most = min(reach.MOST, reach.NUMBERS // trials[1].numbers)
+    most = reach.most_steps(model.keras, trials[1].numbers)
     back, every = min(max(known, possible, reach.LEAST), most), model.memories.every
     back = -(-back // every) * every
     total = max(trials[0].sizes.values()) + 2  # other than the trials', so that a size of its own shows
     total = -(-total // every) + 2 * -(-model.memories.span // every)  # in calls of the fewest steps
     single = min(total, SINGLE)
     with law.exactly(model, trials[0].sizes) as exact:
-        pieces = [every] * single + [every * (total - single)] * (total > single)
+        pieces = [every] * single + _cut(every * (total - single), model.memories)
         reason = law.why_pieces_differ(exact, ports, pieces)
         if reason and reason != law.NOBODY:
             return reason, 0
-        far = law.why_pieces_differ(exact, ports, [back, AFTER * every], law.stand_in(exact, ports))
+        far = law.why_pieces_differ(
+            exact, ports, [*_cut(back, model.memories), AFTER * every], law.stand_in(exact, ports)
+        )
     reason = far or reason
     if reason is None and known > most:
         return f"Its options name {known} time steps; at most {most} can be tried here.", 0
     return reason, 0 if reason else back
+
+
+def _cut(total: int, memories: Memories) -> list[int]:
+    """Return so many time steps in one piece; in several where each is compared with all that an attention keeps."""
+    cached = any(isinstance(memory.form, Cache) for memory in memories.calls)
+    most = TOGETHER * memories.every if cached else max(total, 1)
+    return [min(most, total - begin) for begin in range(0, total, most)]
 
 
 def _facts(calls: Sequence[Call], time: Dim, dims: Dims, timed: bool, leads: Mapping[str, str]) -> CallFacts:

@@ -157,6 +157,7 @@ def call(
         stack.enter_context(_without_advice())
         # A layer that knows no masks drops them, as in any call of the model.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask", UserWarning)
+        warnings.filterwarnings("ignore", "You are using a softmax over axis", UserWarning)  # the first time step's
         for prefix, (layer, recurrence) in {**layers, **repeated}.items():
             stack.enter_context(replaced(layer, run.swaps(prefix, layer, recurrence)))
         for _, layer in [("", model), *sublayers(model)]:

@@ -178,7 +178,7 @@ def _trial(model: Model, sizes: Mapping[Axis, int], rows: int, seed: int) -> Tri
 
 def _longer(model: Model, clocks: Sequence[Axes], total: int, numbers: int) -> list[Trial]:
     """Return a run that is longer than every number in the model; none where it doesn't take that many steps."""
-    total = min(total, reach.NUMBERS // numbers)
+    total = min(total, reach.most_steps(model.keras, numbers))
     try:
         return [_trial(model, {axis: total + 23 * k for k, clock in enumerate(clocks) for axis in clock}, ROWS[2], 2)]
     except Exception:  # noqa: BLE001 - a layer raises what it likes when a length doesn't suit it

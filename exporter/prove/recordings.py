@@ -8,7 +8,8 @@
 The states aren't drawn, for most of what could be drawn no recording leads to.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..memory.form import Memories
 from ..memory.window import Clock
 from ..model.function import Model
 from ..model.law import clocks_of
-from ..model.remember import Watched, watched
+from ..model.remember import Watched, limited, watched
 from ..model.swap import Call, Compute, keras_loop
 
 
@@ -61,7 +62,12 @@ def reached(model: Model, contract: Contract, feeds: Mapping[str, Array], before
 
 
 def played(
-    model: Model, contract: Contract, feeds: Mapping[str, Array], before: int, compute: Compute
+    model: Model,
+    contract: Contract,
+    feeds: Mapping[str, Array],
+    before: int,
+    compute: Compute,
+    layers: Callable[[Memories], AbstractContextManager[None]] = limited,
 ) -> dict[str, Array]:
     """Return every port of a stream after the first steps of a recording, from a run of plain Keras on all of it.
 
@@ -71,18 +77,20 @@ def played(
         feeds: Input port -> the recording [B, P + T, ...], from its start.
         before: P; rows that come before Keras' first aren't in the outputs.
         compute: How a recurrent call is computed.
+        layers: What other layers are computed by while it is active: as Keras has them, or by equations.
     """
     signature, memories = next(iter(contract.signatures.values())), model.memories
     total = _steps(signature, feeds)
     of_all = [port for port in contract.outputs if not signature.ports[port].timed]
 
     def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        with watched(model.keras, memories.blocks) as record:
+        with layers(memories), watched(model.keras, memories.blocks) as record:
             ran = model.run(_tensors(_longer(signature, feeds, memories.beyond)), _until(memories, total, compute))
         own, clocks = ran.ports(contract.outputs), clocks_of(memories, contract.outputs, ran.calls)
         found = {**own, **_states(memories, record, total, signature.count(feeds))}
         if of_all and memories.beyond:  # what has no rows is of these time steps alone
-            short = model.run(_tensors(feeds), compute).ports(contract.outputs)
+            with layers(memories):
+                short = model.run(_tensors(feeds), compute).ports(contract.outputs)
             found |= {port: short[port] for port in of_all}
         outputs = {}
         for port in signature.outputs:

@@ -151,21 +151,34 @@ CELLS: dict[str, Callable[..., tuple[Array, list[Array]]]] = {
 
 def _convolve(x: Array, kernel: Array, given: Convolution) -> Array:
     """Cross-correlate x [B, spatial..., C] with kernel [taps..., C, N], channels last."""
-    strides, dilation, axes = given.strides, given.dilation, len(given.strides)
-    reach = [(taps - 1) * d + 1 for taps, d in zip(kernel.shape, dilation, strict=False)]
-    pads = [(0, 0)] * x.ndim
-    if given.padding == "same":
-        for k, (size, span, stride) in enumerate(zip(x.shape[1:], reach, strides, strict=False)):
-            needed = max((-(-size // stride) - 1) * stride + span - size, 0)
-            pads[k + 1] = (needed // 2, needed - needed // 2)
-    x = np.pad(x, pads)
-    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(1, axes + 1)))
-    picks: Any = (slice(None), *(slice(None, None, s) for s in strides))
-    taken: Any = (..., *(slice(None, None, d) for d in dilation))
-    windows = windows[picks][taken]
+    axes = len(given.strides)
+    sizes = kernel.shape[:axes]
+    inside = padded(x, sizes, given.strides, given.dilation, given.padding)
     # [B, out..., C, taps...] times [taps..., C, N]
     taps = list(range(axes + 2, 2 * axes + 2))
-    return np.tensordot(windows, kernel, axes=([*taps, axes + 1], [*range(axes), axes]))
+    seen = windows(inside, sizes, given.strides, given.dilation)
+    return np.tensordot(seen, kernel, axes=([*taps, axes + 1], [*range(axes), axes]))
+
+
+def padded(
+    x: Array, taps: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: str, outside: float = 0
+) -> Array:
+    """Return x [B, spatial..., C] with what is outside of it, where padding is "same": as many windows as strides."""
+    pads = [(0, 0)] * x.ndim
+    if padding == "same":
+        for k, (size, count, stride, apart) in enumerate(zip(x.shape[1:], taps, strides, dilation, strict=False)):
+            needed = max((-(-size // stride) - 1) * stride + (count - 1) * apart + 1 - size, 0)
+            pads[k + 1] = (needed // 2, needed - needed // 2)
+    return np.pad(x, pads, constant_values=outside)
+
+
+def windows(x: Array, taps: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Array:
+    """Return what each window sees of x [B, spatial..., C]: [B, out..., C, taps...]."""
+    reach = [(count - 1) * apart + 1 for count, apart in zip(taps, dilation, strict=True)]
+    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(1, len(reach) + 1)))
+    picks: Any = (slice(None), *(slice(None, None, stride) for stride in strides))
+    taken: Any = (..., *(slice(None, None, apart) for apart in dilation))
+    return np.asarray(seen[picks][taken])
 
 
 def _called(recurrence: Recurrence, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:

@@ -7,6 +7,7 @@ the reference's; a case on which the two disagree is not recorded.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from signatures.ports import TIME, Array, Port, Signature, by_samples, factors, 
 
 from ..memory.recurrence import Recurrence
 from ..model.function import Model
+from ..model.remember import limited
 from ..model.survey import Survey
 from ..model.swap import Call, Compute, computing_in, keras_loop, recorded
 from . import recordings, reference
 from .draws import CANDIDATES, KINDS, SPECIAL, Kind, drawn
+from .equations import Change, computed
 
 ON_REAL_DATA = (
     "  Record a case on real data (export-lstm golden MODEL -o CASE --feeds FILE.npz), export with --no-check,\n"
@@ -109,6 +112,8 @@ def record(
         if model.memories.calls:
             unit = fixed or signature.every
             attempts.append(recorder.run_of("start", recorder.before + (1 if fixed else FEW) * unit))
+            if total := min(model.memories.within or 0, max(wanted)) // unit * unit:
+                attempts.append(recorder.run_of("within", total))  # all that an attention of Keras' looks at is kept
     recipe = {
         "witnesses": [f"Keras {contract.scheme}", _second(model)],
         "largest_difference": max(attempt.largest_difference for attempt in attempts),
@@ -277,7 +282,7 @@ class Recorder:
         rows, count = list(range(len(SPECIAL))), self.signature.count(feeds)
         if self.model.batch:  # it doesn't run as many at once
             return rows
-        with recorded(self.model.keras) as inside:
+        with limited(self.model.memories), recorded(self.model.keras) as inside:
             self.model.eagerly(feeds)
         for _, tensor in inside:
             value = np.asarray(tensor)
@@ -327,7 +332,7 @@ class Recorder:
         return patterned
 
     def _tried(self, name: str, kind: str, feeds: Mapping[str, Array], before: int = 0) -> Attempt:
-        expect, keras_gives, *others = (self._witness(feeds, way, before) for way in (_oracle, keras_loop, _shaken(0)))
+        expect, keras_gives, *others = (self._witness(feeds, way, before) for way in (EXACT, AS_KERAS, _shaken(0)))
         others.append(self._all_in_float64(feeds, before))
         if self.model.memories.calls:
             feeds = recordings.reached(self.model, self.contract, feeds, before)
@@ -342,10 +347,12 @@ class Recorder:
         }
         return Attempt(name, kind, feeds, expect, keras_gives, noise, shaken, self.tolerance, self.signature)
 
-    def _witness(self, feeds: Mapping[str, Array], way: Compute, before: int) -> dict[str, Array]:
-        if self.model.memories.calls:
-            return recordings.played(self.model, self.contract, feeds, before, way)
-        return _witness(self.model, self.contract, feeds, way)
+    def _witness(self, feeds: Mapping[str, Array], way: "Way", before: int) -> dict[str, Array]:
+        if not self.model.memories.calls:
+            return _witness(self.model, self.contract, feeds, way.compute)
+        change = way.change
+        layers = limited if change is None else partial(computed, self.model.keras, change=change)
+        return recordings.played(self.model, self.contract, feeds, before, way.compute, layers)
 
     def _all_in_float64(self, feeds: Mapping[str, Array], before: int) -> dict[str, Array]:
         """Return what the shaken reference gives between layers in float64, whose rounding a recurrence may amplify."""
@@ -377,26 +384,26 @@ def _gaps(port: Port, expect: Array, got: Array, tolerance: Tolerance) -> Array:
     return np.asarray(rows.max(axis=1, initial=0))
 
 
-def _shaken(seed: int) -> Compute:
+def _shaken(seed: int) -> "Way":
     """Return the float64 reference, its weights, its inputs and every new state of it off by SHAKEN."""
     rng = np.random.default_rng(seed)
 
-    def run(made: Call) -> tuple[Any, list[Any]]:
-        by = SHAKEN[made.recurrence.dtype]
+    def off(values: Any, dtype: str) -> Array:
+        values = np.asarray(values, np.float64)
+        return np.asarray(values * (1 + SHAKEN[dtype] * rng.uniform(-1, 1, values.shape)))
 
-        def off(values: Any) -> Array:
-            values = np.asarray(values, np.float64)
-            return np.asarray(values * (1 + by * rng.uniform(-1, 1, values.shape)))
+    def run(made: Call) -> tuple[Any, list[Any]]:
+        change = partial(off, dtype=made.recurrence.dtype)
 
         def shake(recurrence: Recurrence) -> Recurrence:
-            kernel, recurrent, bias = map(off, (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias))
+            kernel, recurrent, bias = map(change, (recurrence.kernel, recurrence.recurrent_kernel, recurrence.bias))
             cells = tuple(map(shake, recurrence.cells))
             return replace(recurrence, kernel=kernel, recurrent_kernel=recurrent, bias=bias, cells=cells)
 
-        inputs = tf.constant(off(made.sequences))
-        return _oracle(replace(made, recurrence=shake(made.recurrence), sequences=inputs), off)
+        inputs = tf.constant(change(made.sequences))
+        return _oracle(replace(made, recurrence=shake(made.recurrence), sequences=inputs), change)
 
-    return run
+    return Way(run, off)
 
 
 def _witness(model: Model, contract: Contract, feeds: Mapping[str, Array], compute: Compute) -> dict[str, Array]:
@@ -427,3 +434,21 @@ def _oracle(made: Call, change: Callable[[Array], Array] = np.asarray) -> tuple[
         sequences, finals = reference.run(made.recurrence, made.sequences.numpy(), states, mask, made.continues, change)
     dtype = made.recurrence.dtype
     return tf.constant(sequences, dtype), [tf.constant(final, dtype) for final in finals]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the numbers of a model.
+
+    Attributes:
+        compute: A recurrent call.
+        change: What is done to the numbers of layers that remember something else, which are then computed by their
+            equations; None where Keras computes them.
+    """
+
+    compute: Compute
+    change: Change | None = None
+
+
+AS_KERAS = Way(keras_loop)
+EXACT = Way(_oracle, lambda values, dtype: np.asarray(values, np.float64))

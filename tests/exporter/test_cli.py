@@ -346,8 +346,9 @@ def test_a_case_is_recorded_from_the_callers_feeds_and_holds_the_artifact(run, t
     assert "'y'" in stdout
 
 
-def test_an_option_that_an_artifact_has_no_use_for_is_refused(run, exported):
-    refused(run("inspect", exported[0] / "good.onnx", "--dtype", "float16"), 1, "good.onnx", "--dtype")
+@pytest.mark.parametrize("option", [("--dtype", "float16"), ("--attention-cache", "8"), ("--lookahead",)], ids=str)
+def test_an_option_that_an_artifact_has_no_use_for_is_refused(run, exported, option):
+    refused(run("inspect", exported[0] / "good.onnx", *option), 1, "good.onnx", option[0])
 
 
 def test_an_artifact_is_inspected_with_its_ops(run, exported):

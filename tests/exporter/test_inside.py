@@ -32,13 +32,16 @@ def owners():
     y = lstm(layers.Masking()(x))
     both(y)
     found = {
+        Private.ATTENTION_MASK: layers.GroupQueryAttention(2, 4, 1),
         Private.DTYPE: x,
         Private.FUNCTIONAL: keras.Sequential([x, layers.LSTM(2)]),
         Private.FUSED_GRU: both,
         Private.FUSED_LSTM: both,
         Private.HISTORY: x,
         Private.MASK: y,
+        Private.SCORE_MASK: layers.AdditiveAttention(),
         Private.VARIABLE_DTYPE: keras.DTypePolicy("float32"),
+        Private.WINDOW: layers.MultiHeadAttention(2, 4),
     }
     return {name: found.get(name, lstm) for name in Private}
 

@@ -15,6 +15,8 @@ from exporter import export
         {"lowering": "foo"},
         {"signatures": ["foo"]},
         {"signatures": "step"},
+        {"attention_cache": 0},
+        {"attention_cache": True},
     ],
     ids=str,
 )

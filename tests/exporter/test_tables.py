@@ -78,7 +78,7 @@ def test_the_time_steps_of_an_artifact_are_those_of_its_time_axes(capsys, dims, 
     ],
 )
 def test_the_time_steps_of_a_model(capsys, time, told):
-    nothing = {"recurrent_layers": [], "memories": [], "proven": {}, "signatures": {}}
+    nothing = {"recurrent_layers": [], "memories": [], "as_keras_up_to": None, "proven": {}, "signatures": {}}
     facts = {"model": "m", "time": time, "can_be_stepped": True, **nothing}
     tables.print_facts(facts)
     assert capsys.readouterr().out.startswith(f"m: {told}\n")
@@ -103,6 +103,7 @@ def facts():
         "model": TRICKY,
         "recurrent_layers": [layer],
         "memories": [memory],
+        "as_keras_up_to": 64,
         "time": {TRICKY: 1, "time": 2},
         **common,
     }
