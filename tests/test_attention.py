@@ -215,7 +215,7 @@ def cache_too_short(monkeypatch):
 
 
 def later(cache, total):
-    row, place = np.arange(total)[:, None], np.arange(cache.rows - 1 + total)
+    row, place = ops.arange(total)[:, None], ops.arange(cache.rows - 1 + total)
     return (place > row)[None]
 
 

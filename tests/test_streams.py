@@ -53,9 +53,7 @@ def opened():
     def of(name):
         if name not in made:
             model = scrambled(ZOO[name]())
-            made[name] = model, open_model(
-                load_model(model), lookahead=name in AHEAD, attention_cache=CACHED.get(name)
-            )
+            made[name] = model, open_model(load_model(model), lookahead=name in AHEAD, attention_cache=CACHED.get(name))
         return made[name]
 
     return of

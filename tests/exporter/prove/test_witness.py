@@ -222,7 +222,7 @@ def computed(found, change, seed=9):
     model, _, ports = found
 
     def call(_, feeds):
-        shaken = witness._shaken(seed)  # the same rounding in every call
+        shaken = witness._shaken(seed).compute  # the same rounding in every call
         return witness._witness(model, ports, feeds, lambda made: shaken(change(made)))
 
     return Runner(replace(ports, artifacts={"onnx": ArtifactInfo("m.onnx", {"time": LONG})}), "onnx", call)
