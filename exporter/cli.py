@@ -157,7 +157,7 @@ def common(work: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(
     cls=ExportByDefault,
-    help="Export recurrent Keras models to TFLite, ONNX, SavedModel and C with explicit, proven state.\n\n\b\n"
+    help="Export recurrent Keras models to TFLite, ONNX, SavedModel, C and TFLM with explicit, proven state.\n\n\b\n"
     "export-lstm MODEL --to tflite      the same as: export-lstm export MODEL --to tflite\n"
     "export-lstm export --help          all its options",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -174,14 +174,14 @@ def main() -> None:
     required=True,
     multiple=True,
     type=listed(*TARGETS, "all"),
-    help="tflite, onnx, savedmodel, c, or all, which is the first three; may be repeated.",
+    help="tflite, onnx, savedmodel, c, tflm, or all, which is the first three; may be repeated.",
 )
 @click.option("-o", "--out", help="A folder or, for one target, the artifact's path.  [default: the current folder]")
 @click.option(
     "--batch",
     metavar="N|ANY",
     type=extent,
-    help="Samples a call.  [default: as declared, else 1 for tflite and c, or any]",
+    help="Samples a call.  [default: as declared, else 1 for tflite, c and tflm, or any]",
 )
 @click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
 @click.option(
@@ -399,7 +399,7 @@ def _check_inspected(path: Path) -> None:
         found = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
         raise LoadError(
             f"{path} {found}; accepted are models ({', '.join(MODEL_SUFFIXES)}) "
-            "and artifacts (.tflite, .onnx and folders of SavedModel and C)."
+            "and artifacts (.tflite, .onnx and folders of SavedModel, C and TFLM)."
         )
     check_path(path)
 

@@ -47,7 +47,7 @@ class Artifact:
     """What was delivered.
 
     Attributes:
-        target: "tflite", "onnx", "savedmodel" or "c".
+        target: "tflite", "onnx", "savedmodel", "c" or "tflm".
         path: The file or folder.
         contract: Its ports, as embedded.
         contract_path: The JSON beside it.
@@ -189,9 +189,9 @@ def export(
 
     Args:
         model: A keras.Model, or the path of a `.keras` or `.h5` file.
-        to: "tflite", "onnx", "savedmodel", "c", several of them, or "all", which is the first three.
+        to: "tflite", "onnx", "savedmodel", "c", "tflm", several of them, or "all", which is the first three.
         out: Where to: a folder, or for one target the artifact's path; None for the current folder.
-        batch: Samples a call, or "any"; None means what the model's inputs declare, else 1 for tflite and c, any
+        batch: Samples a call, or "any"; None means what the model's inputs declare, else 1 for tflite, c and tflm, any
             elsewhere.
         time: Time steps of a `sequence` call, or "any"; None means as the model declares.
         signatures: "sequence", "step" or both; None means all the model can have.
@@ -226,8 +226,10 @@ def export(
         named_targets(to), out, batch, time, signatures, lengths, lowering, dtype, max_memory, check, force, lookahead,
         attention_cache, quantize, precise, calibration, gate, io,
     )  # fmt: skip
-    for target in request.targets if request.check else ():
-        target.check_tools()
+    for target in request.targets:
+        target.check_extra()
+        if request.check:
+            target.check_tools()
     stem = Path(model).stem if isinstance(model, (str, Path)) else getattr(model, "name", "model")
     final, contract_path = deliver.paths(f"{stem}_{quantize}" if quantize else stem, request.targets, request.out)
     deliver.clean(contract_path.parent)

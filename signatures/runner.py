@@ -16,7 +16,7 @@ class Runner:
 
     Attributes:
         contract: What it takes, gives and carries.
-        target: "tflite", "onnx", "savedmodel" or "c".
+        target: "tflite", "onnx", "savedmodel", "c" or "tflm".
         dims: Dimensions fixed in this artifact, name -> size.
     """
 

@@ -5,6 +5,7 @@ file. Both are imported when they are needed: TensorFlow takes seconds.
 """
 
 import importlib
+import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ class Target:
         integers: Those of them that make integers of its ports and states: its artifact then has a `step` alone.
         signatures: The callables that it can have.
         tools: What checking it takes that no package brings. Such a target isn't among "all".
+        extra: A package that it takes and that isn't installed with this one, but with its extra of the target's name.
+            Such a target isn't among "all" either.
     """
 
     name: str
@@ -148,6 +151,7 @@ class Target:
     integers: tuple[str, ...] = ()
     signatures: tuple[str, ...] = SIGNATURES
     tools: tuple[str, ...] = ()
+    extra: str = ""
 
     @property
     def facts(self) -> Facts:
@@ -180,6 +184,18 @@ class Target:
                     f"  It has: {', '.join(self.types)}. Export with --dtype float32 (dtype='float32' in Python) to"
                     " compute in that, or to savedmodel."
                 )
+
+    def check_extra(self) -> None:
+        """Refuse to make an artifact without the package that it takes.
+
+        Raises:
+            MissingRuntime: Naming it.
+        """
+        if self.extra and importlib.util.find_spec(self.extra.replace("-", "_")) is None:
+            raise MissingRuntime(
+                f"target {self.name!r} takes {self.extra}, which isn't installed.\n"
+                f"  Install it: pip install 'export-lstm[{self.name}]'"
+            )
 
     def check_tools(self) -> None:
         """Refuse to check an artifact without what that takes.
@@ -254,6 +270,19 @@ TARGETS = {
         Target(
             "c", "_c", ("ai-edge-litert",), ("float32",), 1, folder=True, signatures=("step",), tools=("a C compiler",)
         ),
+        # It reads the first graph of a file alone. Its kernels take no weights of other types than all else.
+        Target(
+            "tflm",
+            "_tflm",
+            ("ai-edge-litert", "tflite-micro"),
+            ("float32",),
+            1,
+            folder=True,
+            schemes=("int8", "int16x8"),
+            integers=("int8", "int16x8"),
+            signatures=("step",),
+            extra="tflite-micro",
+        ),
     )
 }
 """All there are."""
@@ -261,7 +290,7 @@ TARGETS = {
 
 def for_all() -> tuple[str, ...]:
     """Return what `--to all` is: the targets that any machine with our packages can check."""
-    return tuple(name for name, target in TARGETS.items() if not target.tools)
+    return tuple(name for name, target in TARGETS.items() if not target.tools and not target.extra)
 
 
 CHOICES: tuple["Choice", ...] = ("auto", *(choice for target in TARGETS.values() for choice in target.choices))
@@ -315,7 +344,10 @@ if TYPE_CHECKING:  # where mypy holds every folder to the protocols
     from .tflite import facts as tflite_facts
     from .tflite import quantize as tflite_quantize
     from .tflite import write as tflite_write
+    from .tflm import facts as tflm_facts
+    from .tflm import quantize as tflm_quantize
+    from .tflm import write as tflm_write
 
-    _QUANTIZERS: tuple[Quantizer, ...] = (onnx_quantize, tflite_quantize)
-    _FACTS: tuple[Facts, ...] = (c_facts, onnx_facts, savedmodel_facts, tflite_facts)
-    _WRITERS: tuple[Writer, ...] = (c_write, onnx_write, savedmodel_write, tflite_write)
+    _QUANTIZERS: tuple[Quantizer, ...] = (onnx_quantize, tflite_quantize, tflm_quantize)
+    _FACTS: tuple[Facts, ...] = (c_facts, onnx_facts, savedmodel_facts, tflite_facts, tflm_facts)
+    _WRITERS: tuple[Writer, ...] = (c_write, onnx_write, savedmodel_write, tflite_write, tflm_write)

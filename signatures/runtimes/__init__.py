@@ -104,6 +104,7 @@ RUNTIMES = {
         Runtime("onnxruntime", "onnx", ".onnx", "onnxruntime", "ort"),
         Runtime("tensorflow", "savedmodel", "", "tensorflow", "tensorflow", "saved_model.pb"),
         Runtime("cc", "c", "", "a C compiler", "c", "export-lstm.contract.json"),
+        Runtime("tflm", "tflm", "", "tflite-micro", "tflm", "export-lstm.tflite"),
     )
 }
 """All there are; the first that reads a target is its own."""
@@ -115,9 +116,9 @@ def own(target: str) -> Runtime:
 
 
 if TYPE_CHECKING:  # where mypy holds every module to the protocol
-    from . import c, litert, ort, tensorflow
+    from . import c, litert, ort, tensorflow, tflm
 
-    _MODULES: tuple[Module, ...] = (c, litert, ort, tensorflow)
+    _MODULES: tuple[Module, ...] = (c, litert, ort, tensorflow, tflm)
 
 
 def target_of(path: str | Path) -> str:
@@ -128,14 +129,16 @@ def target_of(path: str | Path) -> str:
     """
     path = Path(path)
     if (found := files.kind(path)) is None:
-        raise ArtifactError(f"{path}: no such file. Give a .tflite or .onnx file, or a folder of SavedModel or C.")
+        raise ArtifactError(
+            f"{path}: no such file. Give a .tflite or .onnx file, or a folder of SavedModel, C or TFLM."
+        )
     reading = next((each for each in RUNTIMES.values() if each.suffix == path.suffix), None)
     if found != "a folder" and path.suffix and reading is not None:
         try:
             files.look(path)
         except ValueError as error:
             raise ArtifactError(
-                f"{path}: {error}. Give a .tflite or .onnx file, or a folder of SavedModel or C."
+                f"{path}: {error}. Give a .tflite or .onnx file, or a folder of SavedModel, C or TFLM."
             ) from None
         return reading.reads
     if (target := of_folder(path)) is not None:
@@ -154,7 +157,7 @@ def open(path: str | Path, trust: bool = False, *, runtime: str | None = None, t
     """Open an artifact.
 
     Args:
-        path: A `.tflite` or `.onnx` file or a folder, a SavedModel or C, written by export-lstm.
+        path: A `.tflite` or `.onnx` file or a folder, SavedModel, C or TFLM, written by export-lstm.
         trust: Whether to load a SavedModel that holds other ops than export-lstm writes, and to compile and run C.
             That may read and write files and run code of whoever made it.
         runtime: What runs it, a name of RUNTIMES; None for the target's own.

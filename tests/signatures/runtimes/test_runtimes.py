@@ -72,7 +72,7 @@ def test_a_saved_model_folder_may_have_any_name(tmp_path):
 
 def test_what_is_not_there_is_refused(tmp_path):
     assert refusal(tmp_path / "a.tflite").startswith(
-        "no such file. Give a .tflite or .onnx file, or a folder of SavedModel or C"
+        "no such file. Give a .tflite or .onnx file, or a folder of SavedModel, C or TFLM"
     )
 
 
