@@ -209,7 +209,10 @@ def _quantized(data: dict[str, Any]) -> Quantized:
     _checked(made.calibration, str)
     if made.scheme not in SCHEMES or type(made.precise) is not bool or made.io not in get_args(Io):
         raise ValueError(f"quantized {made.scheme!r:.100}")
-    return replace(made, gate=float(_checked(made.gate, (float, int))))
+    gate = float(_checked(made.gate, (float, int)))
+    if not math.isfinite(gate):
+        raise ValueError(f"a gate of {gate} dB")
+    return replace(made, gate=gate)
 
 
 def _signature(name: str, data: dict[str, Any]) -> Signature:

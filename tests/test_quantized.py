@@ -205,6 +205,8 @@ def test_a_quantized_port_rounds_and_cuts_off() -> None:
     np.testing.assert_array_equal(port.stored(np.array([0.26, -1e9])), [4, -32768])
     np.testing.assert_array_equal(port.real(np.array([4, 3], np.int16)), np.array([0.5, 0], np.float32))
     np.testing.assert_array_equal(port.at_start({"batch": 1}), np.full((1, 2), 1, np.int16))
+    with pytest.raises(FeedError, match="Port 'h' holds int16, and there is NaN"):
+        port.stored(np.array([0.0, np.nan]))
 
 
 @pytest.mark.fast

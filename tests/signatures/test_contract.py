@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from signatures import Carry, Contract, Port, Signature
 from signatures.contract import ArtifactInfo, identifier, sequences_output, state_input, state_output, unique
 from signatures.errors import ArtifactError
+from signatures.schemes import Quantized
 
 SEQUENCE = Signature(
     "sequence",
@@ -37,6 +38,7 @@ FULL = Contract(
     provenance={"keras": "3.15.1"},
 )
 NO_STEP = Contract({"name": "m", "sha256": None}, ("h",), {"sequence": SEQUENCE}, no_step="layer 'flip' looks ahead.")
+QUANTIZED = replace(FULL, quantized=Quantized("int16x8", 30.0, "recordings.npz (8 recordings)", True, "float"))
 
 NAMES = st.text(max_size=12)
 
@@ -104,7 +106,7 @@ def test_a_stream_without_an_input_that_counts_time_steps_is_refused():
         Contract.from_json(replace(NO_STEP, no_step=None, signatures={"sequence": untimed}).to_json())
 
 
-@pytest.mark.parametrize("contract", [FULL, NO_STEP], ids=["full", "no_step"])
+@pytest.mark.parametrize("contract", [FULL, NO_STEP, QUANTIZED], ids=["full", "no_step", "quantized"])
 @pytest.mark.parametrize("encode", [str, str.encode], ids=["text", "bytes"])
 def test_json_round_trip(contract, encode):
     assert Contract.from_json(encode(contract.to_json())) == contract
@@ -113,7 +115,7 @@ def test_json_round_trip(contract, encode):
 def test_a_published_schema_describes_contracts_to_any_language():
     schema = json.loads((Path(__file__).parents[2] / "docs/reference/contract.schema.json").read_text())
     check = jsonschema.Draft202012Validator(schema)
-    for contract in (FULL, NO_STEP):
+    for contract in (FULL, NO_STEP, QUANTIZED):
         data = json.loads(contract.to_json())
         check.validate(data)
         for part in (data, data["proven"], data["signatures"]["sequence"], data["signatures"]["sequence"]["inputs"][0]):
@@ -123,6 +125,27 @@ def test_a_published_schema_describes_contracts_to_any_language():
             del part["unknown"]
     for name in Contract.__dataclass_fields__:
         assert name == "_" or name in schema["properties"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scheme": "int4"},
+        {"gate": float("nan")},
+        {"gate": "30"},
+        {"precise": 1},
+        {"io": "text"},
+        {"calibration": 3},
+        {"x": 1},
+    ],
+)
+def test_a_contract_quantized_in_no_way_there_is_is_refused(changes):
+    data = json.loads(QUANTIZED.to_json())
+    assert Contract.from_json(json.dumps(data)) == QUANTIZED
+    with pytest.raises(ArtifactError, match="not an export-lstm contract"):
+        Contract.from_json(json.dumps({**data, "quantized": {**data["quantized"], **changes}}))
+    del data["quantized"]  # of a version that didn't quantize
+    assert Contract.from_json(json.dumps(data)) == FULL
 
 
 @pytest.mark.parametrize("noise", [-1, "loud", None, float("nan")])
