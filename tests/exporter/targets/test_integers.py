@@ -40,6 +40,7 @@ def recurrent():
     x = Input((None, F), name="x")
     sequences = [make(U, return_sequences=True, name=name)(x) for name, make in KINDS.items()]
     sequences.append(layers.LSTM(ABOVE, return_sequences=True, name="above")(sequences[0]))
+    sequences.append(layers.SimpleRNN(4, activation="softsign", return_sequences=True, name="soft")(x))  # a division
     y = layers.LayerNormalization()(layers.Concatenate()(sequences))
     return keras.Model(x, layers.Dense(5, "softmax", name="y")(y))
 
@@ -127,7 +128,7 @@ def test_a_state_comes_back_on_the_scale_it_left_on(name, scheme, integers):
     types = {carry.input: step.ports[carry.input].dtype for carry in step.carries}
     narrow = "int8" if scheme == "int8" else "int16"
     if name == "recurrent":
-        of_h = {f"{layer}_h_in": narrow for layer in [*KINDS, "above"]}
+        of_h = {f"{layer}_h_in": narrow for layer in [*KINDS, "above", "soft"]}
         assert types == {**of_h, "lstm_c_in": "int16", "above_c_in": "int16"}
     else:
         assert types["conv_past_in"] == narrow
@@ -242,7 +243,7 @@ def test_products_that_are_added_up_are_rounded_together(made):
     found = products.sums(graph)
     sizes = sorted(tuple(sorted(each.size for each in total.products)) for total in found)
     # The GRU's products are split before they meet: its reset gate comes between.
-    assert sizes == [(F,), (F, U), (F, U), (ABOVE, U), (U,), (3 * U + ABOVE,)]
+    assert sizes == [(4, F), (F,), (F, U), (F, U), (ABOVE, U), (U,), (3 * U + ABOVE + 4,)]
     seen = calibrated(graph, contract, [{"x": recording(6)}], found)
     lstm = next(k for k, total in enumerate(found) if total.products[0].matrix.shape[1] == 4 * U)
     rows = seen.inputs[lstm]
@@ -258,9 +259,9 @@ def test_products_of_inputs_on_one_scale_are_one(scheme, made, integers):
     ops = [op for op in graphs.read(integers("recurrent", scheme)[0], "step").ops if op.kind in products_of]
     inputs = sorted(op.reads[1].shape[-1] for op in ops)
     if scheme == "precise":
-        assert inputs == [F, F, F, ABOVE, U, U, U, U, 3 * U + ABOVE]
+        assert inputs == [4, F, F, F, F, ABOVE, U, U, U, U, 3 * U + ABOVE + 4]
     else:
-        assert inputs == [F, F, F, U, U, U, U + ABOVE, 3 * U + ABOVE]
+        assert inputs == [4, F, F, F, F, U, U, U, U + ABOVE, 3 * U + ABOVE + 4]
     x = recording(8)
     expected, found = streamed(content, contract, x)[0], streamed(*integers("recurrent", scheme), x)[0]
     assert decibels(expected["above_sequences"], found["above_sequences"]) > NEAR[scheme] - 4

@@ -70,11 +70,11 @@ def of_integers(
         graph, found, calibration = joined(graph, found, calibration, on)
         on = scales(graph, step, calibration.most, narrow, precise)
     emitter = Emitter(on)
-    floats: set[str] = set()
-    if contract.quantized is not None and contract.quantized.io == "float":
-        states = {name for carry in step.carries for name in (carry.input, carry.output)}
-        floats = {*graph.inputs, *graph.outputs} - states
-    made = _made(graph, emitter, carried, floats, {} if precise else rounded(found, calibration.inputs))
+    states = {name for carry in step.carries for name in (carry.input, carry.output)}
+    outside = contract.quantized is not None and contract.quantized.io == "float"
+    floats = {*graph.inputs, *graph.outputs} - states if outside else set()
+    weights = {} if precise else rounded(found, calibration.inputs)
+    made = _made(graph, emitter, carried, floats, weights)
     return written(made, "step"), replace(contract, signatures={"step": _typed(step, made)})
 
 
@@ -100,7 +100,7 @@ def _carried(graph: Graph, step: Signature, scheme: str) -> dict[int, str]:
     less and less. Where there are int8 states, they are those that a product reads, whose weights are as coarse.
 
     Returns:
-        Where a state goes in or comes out, a tensor's id -> the type it has there, if not int16.
+        Where a state of floats goes in or comes out, a tensor's id -> the type it has there.
     """
     types = {}
     for carry in step.carries:
@@ -109,9 +109,10 @@ def _carried(graph: Graph, step: Signature, scheme: str) -> dict[int, str]:
         if not inside.floating:
             continue
         if maker is not None and maker.kind == "ADD" and any(each is inside for each in maker.reads):
-            types[id(inside)] = types[id(outside)] = "float32"
-        elif scheme == "int8" and _multiplied(graph, inside):
-            types[id(inside)] = types[id(outside)] = "int8"
+            kind = "float32"
+        else:
+            kind = "int8" if scheme == "int8" and _multiplied(graph, inside) else "int16"
+        types[id(inside)] = types[id(outside)] = kind
     return types
 
 
@@ -125,13 +126,15 @@ def _multiplied(graph: Graph, tensor: Tensor) -> bool:
 def _made(
     graph: Graph, emitter: Emitter, carried: Mapping[int, str], floats: Collection[str], weights: Mapping[int, Rounded]
 ) -> Graph:
-    """Return the graph of integers; the ports that `floats` names are float32."""
+    """Return the graph of integers; the ports that `floats` names are float32, and others that an op gives so."""
     inputs = {}
     for name, tensor in graph.inputs.items():
         usual = "float32" if name in floats else "int16"
         dtype = carried.get(id(tensor), usual) if tensor.floating else tensor.dtype
         inputs[name] = Tensor(tensor.shape, dtype, scale=_scale(emitter, tensor, dtype))
         emitter.given(tensor, inputs[name])
+        if name in floats and tensor.floating:  # what reads it is of integers all the same
+            emitter.native[id(tensor)] = emitter.integer(tensor)
     for op in graph.ops:
         if is_product(op):
             product(emitter, Product(op), weights)
@@ -139,11 +142,10 @@ def _made(
             make(emitter, op, floating=any(carried.get(id(each)) == "float32" for each in op.reads))
     outputs = {}
     for name, tensor in graph.outputs.items():
-        dtype = carried.get(id(tensor), "float32" if name in floats else "int16")
-        if not tensor.floating or dtype == "float32" or emitter.native[id(tensor)].floating:
-            outputs[name] = emitter.plain(tensor)
-        else:
-            outputs[name] = emitter.integer(tensor, _scale(emitter, tensor, dtype), dtype)
+        usual = "float32" if not tensor.floating or emitter.native[id(tensor)].floating else "int16"
+        dtype = "float32" if name in floats else carried.get(id(tensor), usual)
+        scale = _scale(emitter, tensor, dtype)
+        outputs[name] = emitter.plain(tensor) if scale is None else emitter.integer(tensor, scale, dtype)
     return Graph(inputs, outputs, emitter.ops).pruned()
 
 

@@ -108,16 +108,17 @@ def scales(
     carried = [pair for pair in carried if pair[0].floating]
     for pair in carried:
         classes.join(*pair)
+    initial = {id(graph.inputs[port.name]): port.initial for port in step.inputs}
+    started = [pair for pair in carried if not 1 < abs(initial[id(pair[1])]) < ENDLESS]  # what is beyond is cut off
+    within = _within_one(graph, started)
     for op in graph.ops:
         if op.kind in PASSES:
             reads = [each for each in op.reads if each.floating and each.data is None]
             for read in reads:
                 for output in op.outputs if op.outputs[0].floating else []:
-                    if len(reads) == 1 or _alike(most[id(read)], most[id(output)]):
+                    alike = max(most[id(read)], most[id(output)]) <= ALIKE * min(most[id(read)], most[id(output)])
+                    if len(reads) == 1 or (alike and (id(read) in within) == (id(output) in within)):
                         classes.join(read, output)
-    initial = {id(graph.inputs[port.name]): port.initial for port in step.inputs}
-    started = [pair for pair in carried if not 1 < abs(initial[id(pair[1])]) < ENDLESS]  # what is beyond is cut off
-    within = _within_one(graph, started)
     members: dict[int, list[Tensor]] = {}
     for tensor in graph.tensors():
         if tensor.floating and tensor.data is None:
@@ -129,10 +130,6 @@ def scales(
         scale = _scale(graph, group, max(most[id(each)] for each in group) * room, within)
         found.update({id(each): scale for each in group})
     return found
-
-
-def _alike(a: float, b: float) -> bool:
-    return max(a, b) <= ALIKE * min(a, b)
 
 
 def _scale(graph: Graph, group: Sequence[Tensor], most: float, within: set[int]) -> float:
