@@ -123,6 +123,9 @@ def test_a_function_is_as_exact_as_its_comment_says(name, functions):
     unit = np.maximum(np.spacing(np.abs(nearest[finite])).astype(np.float64), smallest)
     assert (np.abs(got[finite] - wanted[finite]) / unit).max() <= units
     assert finite.sum() > 70_000
+    if name in ("tanh_f32", "erf_f32"):
+        assert np.abs(got[finite]).max() == 1
+        np.testing.assert_array_equal(got[np.abs(x) > 10], np.sign(x[np.abs(x) > 10]))  # 1 + erf is 0 there
 
 
 # Operators ------------------------------------------------------------------------------------------------------------
@@ -317,6 +320,24 @@ def test_an_lstm_is_one_loop_and_its_states_are_written_in_place(folder):
         assert loop.count("for (") == 1
         assert f"state->{layer}_h[i] = " in loop
     assert not re.search(r"memcpy\(state->", step)
+
+
+def test_gcc_vectorises_what_a_layer_makes_of_its_products(in_c):
+    """With -O3 alone: a function that it can't see through costs three quarters of the speed."""
+    if not shutil.which("gcc"):
+        pytest.skip("there is no gcc")
+
+    def gates(f):
+        i, forget, g, o = tf.split(f["x"], 4, 1)
+        c = tf.sigmoid(forget) * f["c_in"] + tf.sigmoid(i) * tf.tanh(g)
+        return {"c": c, "h": tf.sigmoid(o) * tf.tanh(c)}
+
+    folder = in_c(gates, {"x": drawn(1, 128), "c_in": drawn(1, 32)}, {"c": "c_in"}).folder
+    lines = (folder / "ops.c").read_text().splitlines()
+    [loop] = (k for k, line in enumerate(lines, 1) if line.startswith("    for (int i = 0; i < 32"))
+    said = cc(folder, "-std=c99", "-O3", "-fopt-info-vec", "-c", "ops.c", "-o", "/dev/null", compiler="gcc")
+    assert f"ops.c:{loop}:" in said
+    assert "loop vectorized" in next(line for line in said.splitlines() if line.startswith(f"ops.c:{loop}:"))
 
 
 def test_tensors_that_are_needed_at_once_lie_apart():

@@ -16,7 +16,9 @@ static inline float erf_f32(float x)
     q = q * s + 0.11425455f;
     q = q * s + 0.5024045f;
     q = q * s + 1.0f;
-    p = z * p / q;
-    p = p < -1.0f ? -1.0f : p;
-    return p > 1.0f ? 1.0f : p;
+    z = z * p / q;
+    z = z < -1.0f ? -1.0f : z;
+    z = z > 1.0f ? 1.0f : z;
+    z = x >= limit ? 1.0f : z;
+    return x <= -limit ? -1.0f : z;
 }

@@ -10,5 +10,7 @@ static inline float tanh_f32(float x)
     const float q = (1.0f + 0.46252546f * s) + t * (0.023763316f + 0.00022810478f * s);
     z = z * p / q;
     z = z < -1.0f ? -1.0f : z;
-    return z > 1.0f ? 1.0f : z;
+    z = z > 1.0f ? 1.0f : z;
+    z = x >= limit ? 1.0f : z;
+    return x <= -limit ? -1.0f : z;
 }
