@@ -204,6 +204,12 @@ def padded():
     return keras.Model(x, keras.layers.GRU(5, return_sequences=True, name="gru")(y))
 
 
+def pooled():
+    x = y = keras.Input((None, 6), name="x")
+    y = keras.layers.AveragePooling1D(5, strides=2, padding="same", name="pool")(y)
+    return keras.Model(x, keras.layers.Dense(3, name="y")(keras.layers.GRU(5, return_sequences=True)(y)))
+
+
 def final_row_ahead():
     x = y = keras.Input((None, 6), name="x")
     y = keras.layers.Conv1D(6, 3, padding="same", name="c1")(y)
@@ -216,6 +222,11 @@ REFUSED = {
     "attention": (attention, True, r"'mha' attends to all time steps so far: --attention-cache N lets it"),
     "different rates": (rates, True, "'sum' joins tensors whose rows come at different rates"),
     "padding before a recurrence": (padded, True, "'gru' sees 2 rows of padding before the first time step"),
+    "same pooling": (
+        pooled,
+        True,
+        r"'pool' makes its first rows of fewer time steps than the others \(padding 'same'\)",
+    ),
     "the end of the future": (final_row_ahead, True, r"'y' makes one row of a whole recording.*\(layer 'c1': 1\)"),
 }
 
@@ -336,6 +347,14 @@ def gru(x):
     return keras.layers.GRU(3, return_sequences=True, name="gru")(x)
 
 
+@keras.saving.register_keras_serializable("streaming")
+class Doubled(keras.layers.Wrapper):
+    """A wrapper of a user's own."""
+
+    def call(self, x):
+        return 2 * self.layer(x)
+
+
 def valid_tcn(x):
     for dilation in (1, 4, 16, 64, 256):
         x = keras.layers.Conv1D(4, 3, dilation_rate=dilation)(x)
@@ -345,6 +364,13 @@ def valid_tcn(x):
 SHAPES = {
     "a dilation of 512": lambda x: gru(keras.layers.Conv1D(4, 3, dilation_rate=512)(x)),
     "dilations that add up": valid_tcn,
+    "a convolution in wrappers": lambda x: gru(
+        keras.layers.TimeDistributed(keras.layers.SpectralNormalization(keras.layers.Dense(4)))(
+            Doubled(keras.layers.Conv1D(4, 3, padding="causal"))(
+                keras.layers.SpectralNormalization(keras.layers.Conv1D(4, 4, strides=2))(x)
+            )
+        )
+    ),
     "a slice far in": lambda x: gru(x[:, 300:]),
     "rows cropped at both ends": lambda x: gru(keras.layers.Cropping1D((1, 1))(x)),
     "rows cropped before a convolution": lambda x: keras.layers.Conv1D(3, 3, name="y")(x[:, 3:-1]),
