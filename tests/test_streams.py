@@ -376,6 +376,9 @@ SHAPES = {
     "rows cropped before a convolution": lambda x: keras.layers.Conv1D(3, 3, name="y")(x[:, 3:-1]),
     "first differences": delta,
     "every 31st row": lambda x: gru(x[:, ::31]),
+    "a spectrogram": lambda x: gru(
+        keras.layers.STFTSpectrogram("magnitude", frame_length=32, frame_step=8, window=None)(x[..., :1])
+    ),
     "a running mean": lambda x: gru(ops.cumsum(x, axis=1) / ops.cumsum(ops.ones_like(x), axis=1)),
     "a mask that is computed": lambda x: gru(
         keras.layers.Masking()(keras.layers.Conv1D(4, 3, padding="causal", activation="relu")(x))
