@@ -30,12 +30,16 @@ class Loop:
         self._locals: dict[tuple[int, int], str] = {}
         self._names = Names(env.taken)
         self._lines: Lines = []
+        self._before: Lines = []
+        self._choices: dict[str, str] = {}
 
     def lines(self) -> Lines:
         """Return the loop."""
         sizes = self._axes()
-        lines = loops(sizes, self._body)
-        return ["{", *("    " + line for line in lines), "}"] if max(sizes) == 1 and len(lines) > 1 else lines
+        inside = loops(sizes, self._body)
+        lines = [*self._before, *inside]
+        apart = self._before or (max(sizes) == 1 and len(lines) > 1)
+        return ["{", *("    " + line for line in lines), "}"] if apart else lines
 
     def _axes(self) -> tuple[int, ...]:
         """Return the sizes of its loops: one for all numbers, or one an axis where an input is the same along some."""
@@ -87,6 +91,8 @@ class Loop:
         place = self._env.at(number)
         if not use.spread:
             return place.after(offset).at(self._flat)
+        if tensor.size == 1 and operator.kind in ("SELECT", "SELECT_V2") and number == operator.inputs[0]:
+            return self._choice(place.at("0"))
         if tensor.size == 1:
             return place.at("0")
         shape = self._env.graph.tensors[operator.outputs[0]].shape
@@ -95,6 +101,13 @@ class Loop:
             own = tensor.shape + (1,) * (len(shape) - 1)
         apart = [0 if n == 1 else step for n, step in zip(own, packed(own), strict=True)]
         return place.at(index(self._variables, [a for a, n in zip(apart, shape, strict=True) if n != 1]))
+
+    def _choice(self, condition: str) -> str:
+        """Return a condition that is the same for all numbers, as a float: GCC vectorises what that one chooses."""
+        if condition not in self._choices:
+            name = self._choices[condition] = self._names.new("chosen")
+            self._before.append(f"const float {name} = {condition} ? 1.0f : 0.0f;")
+        return f"{self._choices[condition]} != 0.0f"
 
 
 def _atom(text: str) -> str:
