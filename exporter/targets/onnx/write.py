@@ -22,6 +22,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tf2onnx.onnx_opset import controlflow
 from tf2onnx.optimizer import back_to_back_optimizer, optimizer_base, transpose_optimizer
 
 from signatures.contract import Contract
@@ -145,7 +146,8 @@ def _optimizing() -> Iterator[None]:
     It would make one cast of two: what the first one rounds or cuts off would come back. It would move away a transpose
     that gives an output, and fail. And it would copy the graph before each of its passes, in case one fails, and write
     and count its nodes after each, which takes longer than they do; it does so only if one has failed. And it would
-    look anew for what each output is made of whenever it leaves out what nothing reads.
+    look anew for what each output is made of whenever it leaves out what nothing reads, and copy, with the condition of
+    a loop, the graph around it.
     """
 
     def optimize(graph: Any, catch_errors: bool, optimizers: Any) -> Any:
@@ -165,7 +167,12 @@ def _optimizing() -> Iterator[None]:
         given = any(name in optimizer._g.outputs for node in nodes for name in node.output)
         return not given and has_one_reader(optimizer, nodes)
 
+    def inlined(parent: Any, graph: Any, scope: str, binding: Any) -> Any:
+        with replaced(graph, {"parent_graph": None}):
+            return inline_subgraph(parent, graph, scope, binding)
+
     with LOCK:  # what is replaced is every thread's
+        inline_subgraph = controlflow.inline_subgraph
         optimize_graph, pairs = tf2onnx.optimizer.optimize_graph, dict(back_to_back_optimizer._func_map)
         has_one_reader = transpose_optimizer.TransposeOptimizer._nodes_has_single_consumer_node
         del pairs[("Cast",)]
@@ -174,6 +181,7 @@ def _optimizing() -> Iterator[None]:
             replaced(back_to_back_optimizer, {"_func_map": pairs}),
             replaced(transpose_optimizer.TransposeOptimizer, {has_one_reader.__name__: read_once}),
             replaced(tf2onnx.graph.Graph, {"delete_unused_nodes": _without_unused}),
+            replaced(controlflow, {"inline_subgraph": inlined}),
         ):
             yield
 
