@@ -143,7 +143,10 @@ def test_a_model_that_cannot_be_taken_is_refused_in_a_sentence(run, tmp_path, co
 USAGE = {
     "no target": (("good.keras",), "--to"),
     "an empty target": (("good.keras", "--to", ""), "tflite"),
-    "an unknown target": (("good.keras", "--to", "coreml"), "'coreml' is not one of tflite, onnx, savedmodel, c, all"),
+    "an unknown target": (
+        ("good.keras", "--to", "coreml"),
+        f"'coreml' is not one of {', '.join(TARGETS)}, all",
+    ),
     "one unknown of two targets": (("good.keras", "--to", "onnx,coreml"), "'coreml'"),
     "batch 0": (("good.keras", "--to", "onnx", "--batch", "0"), "'0' is not a number from 1 to"),
     "time 0": (("good.keras", "--to", "onnx", "--time", "0"), "'0' is not a number from 1 to"),
