@@ -456,7 +456,7 @@ def _make(subject: Subject, target: Target, request: Request, stage: Path, progr
         progress(Stage("quantizing", target.name))
         contract = replace(contract, quantized=quantized)
         seen = subject.recordings.in_a_row(next(iter(contract.signatures.values())))
-        contract = target.quantizer.quantize(stage, contract, quantized.scheme, quantized.precise, seen)
+        contract = target.quantizer.quantize(stage, traced, contract, seen)
         ops = writer.ops(stage)
         if subject.golden is not None:
             quality = _measure(subject, quantized, target, stage, progress)

@@ -100,16 +100,13 @@ class Writer(Protocol):
 class Quantizer(Protocol):
     """A module `quantize.py`, of a target with schemes."""
 
-    def quantize(
-        self, path: Path, contract: "Contract", scheme: str, precise: bool, recordings: "Sequence[Feeds]"
-    ) -> "Contract":
+    def quantize(self, path: Path, traced: "Traced", contract: "Contract", recordings: "Sequence[Feeds]") -> "Contract":
         """Quantize an artifact of float32 in place.
 
         Args:
             path: What `write` made.
+            traced: What it was made of.
             contract: What to embed; it lists this artifact only, and says how it is quantized.
-            scheme: One of the target's.
-            precise: Whether to store weights more closely than the scheme has them.
             recordings: Input port -> [1, T, ...], each from the start of a stream: what ranges and roundings are of.
 
         Returns:
@@ -268,7 +265,15 @@ TARGETS = {
         Target("savedmodel", "_savedmodel", (), tuple(ROUNDINGS), "any", ("xla",), folder=True),
         # Its source is made of the graph that TFLite's converter gives of a step.
         Target(
-            "c", "_c", ("ai-edge-litert",), ("float32",), 1, folder=True, signatures=("step",), tools=("a C compiler",)
+            "c",
+            "_c",
+            ("ai-edge-litert",),
+            ("float32",),
+            1,
+            folder=True,
+            schemes=("int8",),
+            signatures=("step",),
+            tools=("a C compiler",),
         ),
         # It reads the first graph of a file alone. Its kernels take no weights of other types than all else.
         Target(

@@ -29,12 +29,17 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor: its shape, NumPy's name of its type, its numbers if it is constant, and what TensorFlow called it."""
+    """A tensor: its shape, NumPy's name of its type, its numbers if it is constant, and what TensorFlow called it.
+
+    Attributes:
+        rounded: Of weights that are stored so, the integers that `data` is made of and what 1 stands for in each row.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     data: Array | None = None
     name: str = ""
+    rounded: tuple[Array, Array] | None = None
 
     @property
     def size(self) -> int:
@@ -125,7 +130,12 @@ def _tensor(model: Any, tensor: Any) -> Tensor:
     name = (tensor.name or b"").decode()
     if not dtype or data is None or len(data) == 0:
         return Tensor(shape, dtype, None, name)
-    return Tensor(shape, dtype, np.frombuffer(bytes(data), dtype).reshape(shape), name)
+    numbers = np.frombuffer(bytes(data), dtype).reshape(shape)
+    if dtype != "int8" or tensor.quantization is None or tensor.quantization.scale is None:
+        return Tensor(shape, dtype, numbers, name)
+    scale, axis = np.asarray(tensor.quantization.scale, np.float32), tensor.quantization.quantizedDimension
+    wide = numbers.astype(np.float32) * scale.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    return Tensor(shape, "float32", wide, name, (numbers, scale) if axis == 0 else None)
 
 
 def _check(graph: Graph, operator: Operator, number: int) -> None:

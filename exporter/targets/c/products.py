@@ -15,13 +15,16 @@ from .text import Lines, Place, index, loops, packed
 PANELS = (64, 48, 32)
 """Columns of a matrix that dense_f32 takes side by side: the most that there are, but 96 as twice 48."""
 
+NARROW = (32,)
+"""The same of dense_i8."""
 
-def panels(matrix: Array) -> Array:
+
+def panels(matrix: Array, widths: Sequence[int] = PANELS) -> Array:
     """Return a matrix [in, out] in the order that dense_f32 reads it in: panels of columns, each by rows."""
     columns, at, parts = matrix.shape[1], 0, []
     while at < columns:
         left = columns - at
-        width = 48 if left == 96 else next((w for w in PANELS if w <= left), left)
+        width = 48 if left == 96 and 48 in widths else next((w for w in widths if w <= left), left)
         parts.append(matrix[:, at : at + width].ravel())
         at += width
     return np.concatenate(parts)
@@ -41,10 +44,17 @@ def dense(env: Env, operator: Operator) -> Lines:
         at = index(variables, [columns])
         lines = [start(into, bias, columns, at)]
         for k, (x, w) in enumerate(pairs):
-            matrix = data_of(env, operator, w, "the kernel").T
-            weights = env.constant(panels(matrix), f"{name}_weights" + f"_{k + 1}" * (len(pairs) > 1))
+            matrix, rounded = data_of(env, operator, w, "the kernel").T, env.graph.tensors[w].rounded
+            which = f"_{k + 1}" * (len(pairs) > 1)
             ends = [plus(env.at(x), index(variables, [matrix.shape[0]])), plus(into, at)]
-            lines.append(f"dense_f32({ends[0]}, {matrix.shape[0]}, {weights.pointer}, {columns}, {ends[1]});")
+            if rounded is None:
+                weights = env.constant(panels(matrix), f"{name}_weights{which}")
+                lines.append(f"dense_f32({ends[0]}, {matrix.shape[0]}, {weights.pointer}, {columns}, {ends[1]});")
+            else:
+                weights = env.constant(panels(rounded[0].T, NARROW), f"{name}_weights{which}")
+                scale = env.constant(rounded[1], f"{name}_scale{which}").pointer
+                sizes = f"{matrix.shape[0]}, {weights.pointer}, {scale}, {columns}"
+                lines.append(f"dense_i8({ends[0]}, {sizes}, {ends[1]});")
         return lines
 
     return loops([rows], row)

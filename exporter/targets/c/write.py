@@ -46,15 +46,29 @@ def write(traced: Traced, contract: Contract, path: Path, golden: Case | None) -
                 f"C has arrays of fixed sizes, and port {port.name!r} is {show(port.sized(info.dims))}.\n"
                 "  Give --batch N and --time N, or export to tflite, onnx or savedmodel."
             )
-    made = program(read(tflite.converted(traced, path.parent), STEP), signature)
-    model = Model(prefix(path.name.removesuffix(SUFFIX)), contract, signature, info.dims, made)
     path.mkdir()
+    fill(tflite.converted(traced, path.parent), contract, path, golden)
+    return contract
+
+
+def fill(content: bytes, contract: Contract, path: Path, golden: Case | None) -> None:
+    """Write the files of a folder.
+
+    Args:
+        content: The TFLite file that the source is made of.
+        contract: What to embed.
+        path: The folder.
+        golden: What its program checks; None for no program.
+    """
+    [info] = contract.artifacts.values()
+    signature = contract.signatures[STEP]
+    made = program(read(content, STEP), signature)
+    model = Model(prefix(path.name.removesuffix(SUFFIX)), contract, signature, info.dims, made)
     texts = {f"{model.name}.h": header(model), f"{model.name}.c": source(model), CONTRACT: contract.to_json()}
     if golden is not None:
         texts[SELF_TEST] = self_test(model, for_batch(model, golden))
     for name, text in texts.items():
         (path / name).write_text(text, encoding="utf-8")
-    return contract
 
 
 def ops(path: Path) -> Counter[str]:

@@ -23,6 +23,7 @@ from signatures.contract import Contract
 from signatures.ports import Array, Feeds, Signature
 from signatures.runtimes.ort import METADATA, OnnxRuntime
 
+from ...lower.trace import Traced
 from .. import rounding
 
 LEAST = 1024
@@ -89,9 +90,10 @@ class Weights:
         return int(len(largest) > 1 and largest[-1] > SATURATES * max(float(np.median(largest[:-1])), 1.0))
 
 
-def quantize(path: Path, contract: Contract, scheme: str, precise: bool, recordings: Sequence[Feeds]) -> Contract:
+def quantize(path: Path, traced: Traced, contract: Contract, recordings: Sequence[Feeds]) -> Contract:
     """Quantize a file in place; see Quantizer.quantize."""
     model = onnx.load(path)
+    scheme = None if contract.quantized is None else contract.quantized.scheme
     if scheme == "float16":
         _halve(model.graph)
     else:

@@ -24,6 +24,7 @@ from signatures.ports import Array, Feeds
 from signatures.runtimes.litert import METADATA, LiteRT
 from signatures.stream import Stream
 
+from ...lower.trace import Traced
 from .. import TARGETS, rounding
 from . import embeddings
 from .integers import of_integers
@@ -47,19 +48,20 @@ MIXED = {
 """Op -> the version since which its kernel takes these, a scale an output."""
 
 
-def quantize(path: Path, contract: Contract, scheme: str, precise: bool, recordings: Sequence[Feeds]) -> Contract:
+def quantize(path: Path, traced: Traced, contract: Contract, recordings: Sequence[Feeds]) -> Contract:
     """Quantize a file in place; see Quantizer.quantize."""
-    content = path.read_bytes()
-    if scheme in TARGETS["tflite"].integers:
-        content, contract = embed(*of_integers(content, contract, scheme, precise, recordings))
+    content, quantized = path.read_bytes(), contract.quantized
+    assert quantized is not None
+    if quantized.scheme in TARGETS["tflite"].integers:
+        made = of_integers(content, contract, quantized.scheme, quantized.precise, recordings)
+        content, contract = embed(*made)
         path.write_bytes(content)
         return contract
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if scheme == "float16":
+    if quantized.scheme == "float16":
         _halve(model)
     else:
-        seen = _watched(content, contract, recordings) if recordings and "step" in contract.signatures else {}
-        _round(model, seen)
+        round_products(model, content, contract, recordings)
         embeddings.narrow(model, LEAST)
     model.metadata = [each for each in model.metadata if each.name.decode() != METADATA]
     content, contract = embed(packed(model), contract)
@@ -189,7 +191,8 @@ def _watched(content: bytes, contract: Contract, recordings: Sequence[Feeds]) ->
             seen[each.key].inputs.append(rows.reshape(-1, each.weights.shape[1]).copy())
         return outputs
 
-    signature, dims = contract.signatures["step"], contract.artifacts["tflite"].dims
+    [info] = contract.artifacts.values()
+    signature, dims = contract.signatures["step"], info.dims
     stepped = replace(contract, signatures={"step": signature})
     batch = dims.get("batch", 1)
     for feeds in recordings:
@@ -215,8 +218,16 @@ def _added(model: Any, graph: Any, products: Sequence[Product]) -> Iterator[list
                 yield terms
 
 
-def _round(model: Any, seen: Mapping[Key, Seen]) -> None:
-    """Store the weights of products in 8 bits, and have biases make up for what that changes on average."""
+def round_products(model: Any, content: bytes, contract: Contract, recordings: Sequence[Feeds]) -> None:
+    """Store the weights of products in 8 bits, and have biases make up for what that changes on average.
+
+    Args:
+        model: The file, which is changed.
+        content: Its bytes, which stream the recordings.
+        contract: Its ports.
+        recordings: See Quantizer.quantize.
+    """
+    seen = _watched(content, contract, recordings) if recordings and "step" in contract.signatures else {}
     products = list(_products(model))
     floats = {each.key: _matrix(model, each) for each in products}
     biased = {each.key for each in products if each.bias and model.buffers[each.bias.buffer].data is not None}
