@@ -87,9 +87,10 @@ def _check(graph: Graph) -> None:
     for op in graph.ops:
         numbers = any(each.floating for each in (*op.reads, *op.outputs))
         if (numbers and not is_product(op) and op.kind not in KNOWN) or op.kind in NESTED:
+            loop = "--lowering unrolled, " if op.kind == "WHILE" else ""
             raise UnsupportedModel(
                 f"op {op.kind} has no form in int8 and int16x8, which a step of this model needs.\n"
-                "  Give float16 or dynamic, or leave --quantize out."
+                f"  Give {loop}float16 or dynamic, or leave --quantize out."
             )
 
 
