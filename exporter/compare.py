@@ -138,7 +138,8 @@ def timed(made: Sequence[Made], progress: Any, timeout: float) -> list[Compared]
 
 def choice(rows: Sequence[Compared]) -> Compared | None:
     """Return the smallest that decides as the model does, the closest of those as small; None where there is none."""
-    passed = [row for row in rows if (quality := row.made.quality) is not None and (quality.decisions or 1.0) >= ALIKE]
+    measured = [(row, row.made.quality.decisions) for row in rows if row.made.quality is not None]
+    passed = [row for row, decided in measured if decided is None or decided >= ALIKE]
     least = min((row.made.size for row in passed), default=0)
     near = [row for row in passed if row.made.size <= 1.1 * least]
     return max(near, key=lambda row: row.made.quality.worst.sqnr if row.made.quality else 0.0, default=None)

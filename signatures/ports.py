@@ -69,12 +69,12 @@ class Port:
         """Return floats as a quantized port holds them, rounded and cut off at its range; others as they are.
 
         Raises:
-            FeedError: When there is NaN among them.
+            FeedError: When there is NaN or infinity among them.
         """
         if self.scale is None or array.dtype.kind != "f":
             return array
-        if np.isnan(array).any():
-            raise FeedError(f"Port {self.name!r} holds {self.dtype}, and there is NaN in what is given for it.")
+        if not np.isfinite(array).all():
+            raise FeedError(f"Port {self.name!r} holds {self.dtype}; there is NaN or infinity in what is given for it.")
         ends = np.iinfo(self.dtype)
         scaled = np.rint(array.astype(np.float64) / self.scale) + (self.zero_point or 0)
         return np.asarray(np.clip(scaled, ends.min, ends.max).astype(self.dtype))

@@ -171,6 +171,7 @@ def test_what_decides_otherwise_is_not_taken() -> None:
     rows = [compare.Compared(compare.Made("float32", 1000)), row("a", 500, 70, 1.0), row("b", 300, 30, 0.9)]
     assert compare.choice(rows) is rows[1]
     assert compare.choice([*rows, row("c", 300, 30, None), row("d", 310, 35, 0.995)]).made.scheme == "d"
+    assert compare.choice([*rows, row("e", 200, 25, 0.0)]) is rows[1]
     assert compare.choice(rows[:1]) is None
 
 
@@ -213,8 +214,8 @@ def test_a_quantized_port_rounds_and_cuts_off() -> None:
     np.testing.assert_array_equal(port.stored(np.array([0.26, -1e9])), [4, -32768])
     np.testing.assert_array_equal(port.real(np.array([4, 3], np.int16)), np.array([0.5, 0], np.float32))
     np.testing.assert_array_equal(port.at_start({"batch": 1}), np.full((1, 2), 1, np.int16))
-    with pytest.raises(FeedError, match="Port 'h' holds int16, and there is NaN"):
-        port.stored(np.array([0.0, np.nan]))
+    with pytest.raises(FeedError, match="Port 'h' holds int16; there is NaN or infinity"):
+        port.stored(np.array([0.0, -np.inf]))
 
 
 @pytest.mark.fast
@@ -250,6 +251,12 @@ SIGNATURE = signatures.Signature(
         ),
         ([np.full((5, 3), np.nan)], FeedError, "holds NaN or infinity"),
         ([{"y": np.zeros((5, 3))}], FeedError, "input 'x' is missing"),
+        ([{"x": np.zeros((2, 5, 3)), "lengths": [5, 5, 5]}], FeedError, r"lengths of \[3\]; give 2, each from 0 to 5"),
+        ([{"x": np.zeros((1, 5, 3)), "lengths": [-2]}], FeedError, "give 1, each from 0 to 5"),
+        ([{"x": np.zeros((5, 3)), "lengths": [2.5, 2.5]}], FeedError, "whole numbers"),
+        ([{"x": np.zeros((5, 3)), "lengths": [7, -2]}], FeedError, "whole numbers"),
+        (5, FeedError, "calibration is a int"),
+        ([np.array("x")], FeedError, "input 'x' is"),
         ([], FeedError, "there is no recording in it"),
         ("nowhere.npz", LoadError, "no such file"),
         ("nowhere.py:load", LoadError, r"nowhere.py:load: it fails \(FileNotFoundError"),
@@ -305,6 +312,15 @@ def test_what_can_not_be_quantized_is_refused(to: str, options: dict, error: typ
 def test_a_model_in_another_type_is_refused(model, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="computes in float64; only float32 is quantized"):
         exporter.export(model, "onnx", tmp_path, dtype="float64", quantize="dynamic")
+
+
+@pytest.mark.parametrize("scheme", ["dynamic", "float16"])
+def test_a_model_without_large_weights_is_refused(scheme: str, tmp_path: Path) -> None:
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, keras.layers.GRU(4, name="gru")(x))
+    with pytest.raises(UnsupportedModel, match=rf"{scheme} has no use: the model has no weights of 1,024 numbers"):
+        exporter.export(model, ["tflite", "onnx"][scheme == "float16"], tmp_path, quantize=scheme, check=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.fast

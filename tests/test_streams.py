@@ -7,6 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from custom import Around
 from keras import ops
 from streaming_models import (
@@ -28,6 +29,8 @@ from exporter.memory.window import Past, Wait
 from exporter.model.remember import Remembering
 from exporter.pipeline import load_model, open_model, record_case
 from signatures.errors import FeedError, UnsupportedModel
+from signatures.feeds import random_feeds
+from signatures.ports import time_dims
 
 AHEAD = ("looking_ahead", "unaligned")
 """Models that look into the future."""
@@ -110,6 +113,21 @@ def test_a_stream_gives_what_keras_gives_on_the_recording(streamed, name):
 
 
 @of_model("looking_ahead")
+@pytest.mark.parametrize("name", each(ZOO))
+def test_devices_without_xnnpack_get_the_same(streamed, name):
+    """LiteRT's own kernels write where they read: nothing that others still need may lie there."""
+    [artifact] = [artifact for artifact in streamed(name)[1] if artifact.target == "tflite"]
+    content, info = artifact.path.read_bytes(), artifact.contract.artifacts["tflite"]
+    plain = {"experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    fast, own = (Interpreter(model_content=content, **options) for options in ({}, plain))
+    for signature in artifact.contract.signatures.values():
+        steps = dict.fromkeys(time_dims(signature.inputs), 6 * signature.every)
+        feeds = random_feeds(signature.inputs, {**steps, **info.dims, **signature.dims}, np.random.default_rng(5))
+        expected = {port: value.copy() for port, value in fast.get_signature_runner(signature.name)(**feeds).items()}
+        for port, value in own.get_signature_runner(signature.name)(**feeds).items():
+            np.testing.assert_allclose(value, expected[port], atol=2e-5, err_msg=f"{signature.name} {port}")
+
+
 def test_a_stream_that_ends_gives_the_rows_that_look_into_the_future(streamed):
     model, artifacts = streamed("looking_ahead")
     contract = artifacts[0].contract

@@ -118,8 +118,12 @@ def given(data: Any, signature: Signature) -> Recordings:
 
 def _read(data: Any) -> tuple[str, Iterable[Any]]:
     """Return what recordings are called, and these."""
+    if isinstance(data, (Mapping, np.ndarray)):
+        return "in memory", [data]
+    if not isinstance(data, (str, Path, Iterable)):
+        raise FeedError(f"calibration is a {type(data).__name__}; give recordings, or where they are.")
     if not isinstance(data, (str, Path)):
-        return "in memory", [data] if isinstance(data, (Mapping, np.ndarray)) else list(data)
+        return "in memory", list(data)
     path = Path(data)
     module, colon, function = str(data).rpartition(":")
     if colon and function.isidentifier() and not path.exists():
@@ -151,15 +155,16 @@ def _called(module: str, function: str) -> list[Any]:
             if spec is None or spec.loader is None:
                 raise ImportError("it is no Python file")
             loaded = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(spec.name, loaded)  # where dataclasses look for it
             spec.loader.exec_module(loaded)
         else:
             sys.path.insert(0, "")
             loaded = importlib.import_module(module)
         made = getattr(loaded, function)()
         return [made] if isinstance(made, (Mapping, np.ndarray)) else list(made)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LoadError(
-            f"{module}:{function}: it fails ({type(error).__name__}: {one_line(error)}). Give a function without"
+            f"{module}:{function}: it fails ({one_line(error)}). Give a function without"
             " arguments that returns recordings: arrays [T, ...], or dicts of them by input."
         ) from error
 
@@ -229,12 +234,20 @@ def _samples(found: Any, signature: Signature) -> list[Recording]:
             raise FeedError(f"input {port.name!r} is {value.dtype} {show(value.shape)}; it must be {show(port.shape)}.")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise FeedError(f"input {port.name!r} holds NaN or infinity.")
+        if port.below is not None and value.size and not (value.min() >= 0 and value.max() < port.below):
+            raise FeedError(
+                f"input {port.name!r} holds {value.min()} to {value.max()}; it takes 0 to {port.below - 1}."
+            )
         arrays[port.name] = value.astype(port.dtype)
     count = {len(value) for value in arrays.values()}
     if len(count) > 1:
         raise FeedError(f"inputs have {', '.join(map(str, sorted(count)))} samples; give as many of each.")
-    total = _steps(signature, arrays)
-    valid = np.full(count.pop(), total) if lengths is None else np.asarray(lengths)
+    total, samples = _steps(signature, arrays), count.pop()
+    if len(totals := {arrays[port.name].shape[port.time_axis or 0] for port in ports if port.timed}) > 1:
+        raise FeedError(f"inputs have {', '.join(map(str, sorted(totals)))} time steps; give as many of each.")
+    valid = np.full(samples, total) if lengths is None else np.asarray(lengths)
+    if valid.shape != (samples,) or valid.dtype.kind not in "iu" or not ((valid >= 0) & (valid <= total)).all():
+        raise FeedError(f"lengths of {show(valid.shape)}; give {samples}, each from 0 to {total}.")
     rows: list[Recording] = []
     for number, length in enumerate(valid):
         steps = int(length) // signature.every * signature.every
@@ -246,6 +259,8 @@ def _samples(found: Any, signature: Signature) -> list[Recording]:
 
 def _in_a_row(named: Mapping[str, Any], lengths: Array, signature: Signature) -> list[Recording]:
     """Return recordings that lie one after the other in arrays [T, ...], by their lengths."""
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any() or not lengths.size:
+        raise FeedError("lengths aren't whole numbers from 0 up, one for each recording.")
     ends = np.cumsum(lengths)
     if any(len(named[port.name]) != ends[-1] for port in _inputs(signature)):
         raise FeedError(f"the lengths add up to {ends[-1]} time steps; give those of the recordings in a row.")

@@ -302,6 +302,14 @@ CHOICES: tuple["Choice", ...] = ("auto", *(choice for target in TARGETS.values()
 """All ways to run a sequence that may be asked for."""
 
 
+def nothing_to_store(scheme: str, least: int) -> UnsupportedModel:
+    """Return what is said of a model none of whose weights is large enough to be stored in fewer bits."""
+    return UnsupportedModel(
+        f"{scheme} has no use: the model has no weights of {least:,} numbers and more that it stores in fewer bits.\n"
+        "  Leave --quantize out."
+    )
+
+
 def check_choice(choice: "Choice", targets: Sequence[Target]) -> None:
     """Refuse a lowering that none of the targets takes.
 

@@ -1,7 +1,7 @@
 """TensorFlow Lite for Microcontrollers runs `export-lstm.tflite` of a folder, in its interpreter for this machine."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,12 @@ class Micro:
         """Open the bytes of a file."""
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         [signed], [graph] = model.signatureDefs, model.subgraphs
-        inputs, outputs = ({each.tensorIndex: each.name.decode() for each in side} for side in _sides(signed))
+        inputs = {each.tensorIndex: each.name.decode() for each in signed.inputs}
+        places = {int(index): k for k, index in enumerate(graph.outputs)}
         self._inputs = [inputs[int(index)] for index in graph.inputs]
-        self._outputs = [outputs[int(index)] for index in graph.outputs]
+        self._outputs = {
+            each.name.decode(): places[each.tensorIndex] for each in signed.outputs
+        }  # two may be one tensor
         self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=room(model))
         self._alone = threading.Lock()  # it has one set of tensors: setting, running and reading them is one call
 
@@ -47,17 +50,13 @@ class Micro:
             for k, name in enumerate(self._inputs):
                 self._interpreter.set_input(np.ascontiguousarray(feeds[name]), k)
             self._interpreter.invoke()
-            return {name: self._interpreter.get_output(k) for k, name in enumerate(self._outputs)}
+            return {name: self._interpreter.get_output(k) for name, k in self._outputs.items()}
 
     def bind(self, signature: str, feeds: Feeds) -> Callable[[], object]:
         """Return a call of the interpreter, tensors set; see Session."""
         self.run(signature, feeds)
         call: Callable[[], object] = self._interpreter.invoke
         return call
-
-
-def _sides(signed: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-    return signed.inputs, signed.outputs
 
 
 def room(model: Any) -> int:

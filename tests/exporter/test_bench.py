@@ -255,7 +255,9 @@ def run(*arguments):
 
 
 def test_the_command_tells_every_timing_as_json(exported):
-    made = exported("one_layer")
+    made = {
+        to: artifact for to, artifact in exported("one_layer").items() if "sequence" in artifact.contract.signatures
+    }
     result = run(*(artifact.path for artifact in made.values()), "--time", "4,8", "--time", "2", "--json")
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)

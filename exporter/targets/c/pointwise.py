@@ -51,7 +51,7 @@ FORMULAS: Mapping[str, Formula] = {
     "FILL": "{1}",
     "FLOOR": "floorf({0})",
     "FLOOR_DIV": _typed("floorf({0} / {1})", "floor_div({0}, {1})"),
-    "FLOOR_MOD": _typed("{0} - floorf({0} / {1}) * {1}", "{0} - floor_div({0}, {1}) * {1}"),
+    "FLOOR_MOD": _typed("floor_mod_f32({0}, {1})", "{0} - floor_div({0}, {1}) * {1}"),
     "GELU": _gelu,
     "GREATER": "{0} > {1}",
     "GREATER_EQUAL": "{0} >= {1}",

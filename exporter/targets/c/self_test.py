@@ -52,6 +52,7 @@ def self_test(model: Model, golden: Case) -> str:
         return name
 
     used = {port: model.program.arguments[port] for port in (*model.inputs, *model.outputs)}
+    now = {port: names.new(f"{used[port]}_now") for port in model.outputs}  # no name that the program has itself
     start = {each.name: array(f"{each.name}_at_start", run.feeds[each.input]) for each in model.program.members}
     feeds = {port: array(f"{used[port]}_given", numbers) for port, numbers in given.items()}
     wanted = {port: (first, array(f"{used[port]}_expected", numbers)) for port, (first, numbers) in expected.items()}
@@ -63,21 +64,21 @@ def self_test(model: Model, golden: Case) -> str:
         return f'compare_{_short(model, port)}("{port}", {call}, {got}, {want}, {model.size(port)}, {limits});'
 
     handed = [f"{feeds[port]} + {model.size(port)} * call" for port in model.inputs]
-    loop = [f"{model.name}_step({', '.join(['&state', *handed, *(used[port] for port in model.outputs)])});"]
+    loop = [f"{model.name}_step({', '.join(['&state', *handed, *(now[port] for port in model.outputs)])});"]
     for port, (first, want) in wanted.items():
         at = f"{want} + {model.size(port)} * " + (f"(call - {first})" if first else "call")
-        lines = [compare(port, "call + 1", used[port], at)]
+        lines = [compare(port, "call + 1", now[port], at)]
         loop += [f"if (call >= {first})", *indented(lines)] if first else lines
     members = {member.output: f"state.{member.name}" for member in model.program.members}
     body = [
         f"static {model.name}_state state;",
-        *(f"static {model.c_type(port)} {used[port]}[{model.size(port)}];" for port in model.outputs),
+        *(f"static {model.c_type(port)} {now[port]}[{model.size(port)}];" for port in model.outputs),
         f"{model.name}_init(&state);",
         *(f"memcpy(state.{name}, {each}, sizeof state.{name});" for name, each in start.items()),
         f"for (int call = 0; call < {calls}; call++) {{",
         *indented(loop),
         "}",
-        *(compare(port, str(calls), members.get(port, used.get(port, "")), each) for port, each in at_end.items()),
+        *(compare(port, str(calls), members.get(port, now.get(port, "")), each) for port, each in at_end.items()),
         "if (wrong > 0) {",
         f'    printf("{model.name}: wrong, {_told(run)}: %s; %d of %d\\n", first, wrong, compared);',
         "    return 1;",
@@ -154,10 +155,12 @@ def _vectors(model: Model, run: Run) -> tuple[int, dict[str, Array], dict[str, t
 def for_batch(model: Model, golden: Case) -> Case:
     """Return a case with the first samples of its runs, as many as a call takes."""
 
-    def cut_down(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def cut_down(run: Run, arrays: Mapping[str, Array]) -> dict[str, Array]:
         ports = {name: value for name, value in arrays.items() if name in model.signature.ports}
-        count = model.signature.count(arrays)
-        return model.signature.samples(ports, np.minimum(np.arange(model.dims["batch"]), count - 1))
+        picks = np.minimum(np.arange(model.dims["batch"]), model.signature.count(run.feeds) - 1)
+        return model.signature.samples(ports, picks)
 
-    runs = tuple(Run(run.name, cut_down(run.feeds), cut_down(run.expect), run.noise, run.inputs) for run in golden.runs)
+    runs = tuple(
+        Run(run.name, cut_down(run, run.feeds), cut_down(run, run.expect), run.noise, run.inputs) for run in golden.runs
+    )
     return Case(golden.name, runs, golden.tolerance)

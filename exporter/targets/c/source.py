@@ -14,7 +14,7 @@ from .pointwise import C_TYPES, literal
 from .program import Member, Program, scratch_name
 from .text import Lines, indented
 
-MATHS = ("atan2f", "ceilf", "cosf", "floorf", "powf", "rintf", "sinf", "sqrtf")
+MATHS = ("atan2f", "ceilf", "cosf", "floorf", "fmodf", "powf", "rintf", "sinf", "sqrtf")
 """Functions of the C library's mathematics that a source may call; all else it computes itself."""
 
 VECTORS = """\

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from signatures import files
 from signatures.contract import Contract
-from signatures.errors import UnsupportedModel
+from signatures.errors import ArtifactError, UnsupportedModel
 from signatures.golden import Case
 from signatures.ports import show
 from signatures.runtimes.c import CONTRACT, SELF_TEST
@@ -73,8 +74,13 @@ def fill(content: bytes, contract: Contract, path: Path, golden: Case | None) ->
 
 def ops(path: Path) -> Counter[str]:
     """Count the operators of the step, by TFLite's names for them; see Writer.ops."""
-    [file] = (each for each in path.glob("*.c") if each.name != SELF_TEST)
-    found = STATEMENT.findall(file.read_text(encoding="utf-8"))
+    sources = [each for each in path.glob("*.c") if each.name != SELF_TEST]
+    if len(sources) != 1:
+        raise ArtifactError(f"{path}: {len(sources)} sources besides {SELF_TEST}; export-lstm writes one.")
+    try:
+        found = STATEMENT.findall(files.read(sources[0]).decode(errors="replace"))
+    except ValueError as error:
+        raise ArtifactError(f"{sources[0]}: {error}. Export it again.") from None
     return Counter(kind for kinds in found for kind in kinds.split(", "))
 
 

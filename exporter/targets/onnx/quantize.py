@@ -24,7 +24,7 @@ from signatures.ports import Array, Feeds, Signature
 from signatures.runtimes.ort import METADATA, OnnxRuntime
 
 from ...lower.trace import Traced
-from .. import rounding
+from .. import nothing_to_store, rounding
 
 LEAST = 1024
 """Numbers of the smallest constant that is quantized."""
@@ -93,6 +93,7 @@ class Weights:
 def quantize(path: Path, traced: Traced, contract: Contract, recordings: Sequence[Feeds]) -> Contract:
     """Quantize a file in place; see Quantizer.quantize."""
     model = onnx.load(path)
+    nodes = len(model.graph.node)
     scheme = None if contract.quantized is None else contract.quantized.scheme
     if scheme == "float16":
         _halve(model.graph)
@@ -104,6 +105,8 @@ def quantize(path: Path, traced: Traced, contract: Contract, recordings: Sequenc
         _drop_unread(model.graph)
         if any(node.domain == MICROSOFT for node in model.graph.node):
             model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    if len(model.graph.node) == nodes and all(node.domain != MICROSOFT for node in model.graph.node):
+        raise nothing_to_store(str(scheme), LEAST)
     helper.set_model_props(model, {METADATA: contract.embedded()})
     onnx.checker.check_model(model, full_check=all(node.domain != MICROSOFT for node in model.graph.node))
     path.write_bytes(model.SerializeToString())

@@ -25,7 +25,7 @@ from signatures.runtimes.litert import METADATA, LiteRT
 from signatures.stream import Stream
 
 from ...lower.trace import Traced
-from .. import TARGETS, rounding
+from .. import TARGETS, nothing_to_store, rounding
 from . import embeddings
 from .integers import of_integers
 from .write import code, embed, kind, packed
@@ -58,11 +58,14 @@ def quantize(path: Path, traced: Traced, contract: Contract, recordings: Sequenc
         path.write_bytes(content)
         return contract
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    ops = len(model.operatorCodes)
     if quantized.scheme == "float16":
         _halve(model)
     else:
         round_products(model, content, contract, recordings)
         embeddings.narrow(model, LEAST)
+    if len(model.operatorCodes) == ops:
+        raise nothing_to_store(quantized.scheme, LEAST)
     model.metadata = [each for each in model.metadata if each.name.decode() != METADATA]
     content, contract = embed(packed(model), contract)
     path.write_bytes(content)
@@ -73,7 +76,6 @@ def _halve(model: Any) -> None:
     """Store large constants in 16 bits and have every graph widen those that it reads."""
     dequantize = len(model.operatorCodes)
     halved: dict[int, int] = {}
-    model.operatorCodes.append(code(schema.BuiltinOperator.DEQUANTIZE, 1))
     for graph in model.subgraphs:
         wide = {}
         for index, tensor in enumerate(list(graph.tensors)):
@@ -91,6 +93,8 @@ def _halve(model: Any) -> None:
             for a, b in wide.items()
         ]
         graph.operators = [*widen, *graph.operators]
+    if halved:
+        model.operatorCodes.append(code(schema.BuiltinOperator.DEQUANTIZE, 1))
 
 
 def _new(model: Any, values: Array) -> int:

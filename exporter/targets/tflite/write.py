@@ -23,6 +23,7 @@ from ...lower import spelling
 from ...lower.plan import Plan
 from ...lower.trace import Traced
 from ...memory.recurrence import Recurrence
+from .apart import without_reshapes
 
 SPELLINGS: Mapping[str, spelling.Spelling] = {
     "Atan": spelling.atan,
@@ -100,6 +101,7 @@ def embed(content: bytes, contract: Contract) -> tuple[bytes, Contract]:
     """Return the file's bytes with the contract as a metadata buffer, and what that is."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     _without_rsqrt(model)
+    without_reshapes(model)
     _slim(model)
     contract = contract.ordered({each.signatureKey.decode(): _order(model, each) for each in model.signatureDefs or []})
     model.metadata = [*(model.metadata or []), schema.MetadataT(name=METADATA, buffer=len(model.buffers))]

@@ -278,6 +278,19 @@ def test_an_index_beyond_the_rows_reads_none_beyond_them(in_c):
     np.testing.assert_array_equal(got, table[[4, 0]])
 
 
+def test_what_is_left_of_a_multiple_is_as_large_as_tensorflow_has_it(in_c):
+    x, y = np.float32([1.5, -1.5, 0.9, 7.0, -0.0, 1e9]), np.float32([0.3, 0.3, -0.3, 3.5, 2.0, 0.3])
+    got = in_c(lambda f: {"y": tf.math.floormod(f["x"], tf.constant(y))}, {"x": x}).run("step", {"x": x})["y"]
+    np.testing.assert_array_equal(got, tf.math.floormod(x, y).numpy())
+
+
+def test_the_program_has_no_name_of_a_port(tmp_path):
+    [artifact] = export(named("call", "first", "wrong", "worst"), "c", f"{tmp_path}/")
+    cc(artifact.path, *STRICT, "self_test.c", f"{artifact.path.name.removesuffix('_c')}.c", "-o", "../right")
+    code, told, _ = run(artifact.path, "../right")
+    assert code == 0, told
+
+
 def test_an_operator_without_a_form_is_refused_by_its_name(in_c):
     with pytest.raises(UnsupportedModel, match=r"C has no form for TOPK_V2 of '?.*\n  Export to tflite, onnx"):
         in_c(lambda f: {"y": tf.math.top_k(f["x"], 2).values}, {"x": X})
@@ -525,3 +538,6 @@ def test_several_samples_side_by_side(tmp_path, golden_folder):
     [artifact] = export(golden_folder / "one_layer" / "model.keras", "c", f"{tmp_path}/", batch=3)
     assert artifact.parity.ok
     assert artifact.contract.artifacts["c"].dims["batch"] == 3
+    cc(artifact.path, *STRICT, "self_test.c", f"{artifact.path.name.removesuffix('_c')}.c", "-o", "../right")
+    code, told, _ = run(artifact.path, "../right")
+    assert code == 0, told

@@ -21,6 +21,9 @@ ROOM, PRECISE_ROOM, NARROW_ROOM = 2.0, 1.5, 1.2
 """How much more than was seen a tensor can hold: what is cut off is worse than what is rounded, and a bit less of int16
 shows beside int8 weights by less than 0.1 dB. Beside int16 ones, and where a state is int8 itself, it shows."""
 
+NEAR = 4096.0
+"""How many times larger than a sum's own scale those of what is added may be; 16384 is where a kernel aborts."""
+
 ALIKE = 4.0
 """Tensors whose largest values are within this factor may share a scale, where one passes the other on in part."""
 
@@ -129,6 +132,25 @@ def scales(
         room = NARROW_ROOM if coarse else PRECISE_ROOM if precise else ROOM
         scale = _scale(graph, group, max(most[id(each)] for each in group) * room, within)
         found.update({id(each): scale for each in group})
+    return _near(graph, found, list(members.values()))
+
+
+def _near(graph: Graph, found: dict[int, float], groups: Sequence[Sequence[Tensor]]) -> dict[int, float]:
+    """Return scales of which none is so small beside those of what it is made of that a kernel ends the process.
+
+    LiteRT's ADD and SUB multiply by twice the larger scale over 2**15 times that of the sum, and abort where that is
+    above 1. A sum that is always zero, of units that are never on, would have such a scale.
+    """
+    group_of = {id(each): group for group in groups for each in group}
+    changed = True
+    while changed:
+        changed = False
+        for op in (op for op in graph.ops if op.kind in ("ADD", "SUB") and id(op.outputs[0]) in found):
+            constant = [float(np.abs(each.data).max(initial=0.0)) / MOST for each in op.reads if each.data is not None]
+            least = max([*constant, *(found[id(each)] for each in op.reads if id(each) in found)]) / NEAR
+            if found[id(op.outputs[0])] < least:
+                found.update({id(each): least for each in group_of[id(op.outputs[0])]})
+                changed = True
     return found
 
 
