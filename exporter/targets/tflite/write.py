@@ -117,13 +117,21 @@ def packed(model: Any) -> bytes:
 
 
 def _order(model: Any, signature: Any) -> dict[str, list[str]]:
-    """Return the names of a signature's inputs and outputs in the order that its graph has them."""
+    """Return the names of a signature's inputs and outputs in the order that its graph has them.
+
+    Two outputs may be one tensor, which the graph then gives twice.
+    """
     graph = model.subgraphs[signature.subgraphIndex]
-    sides = {"inputs": (graph.inputs, signature.inputs), "outputs": (graph.outputs, signature.outputs)}
-    return {
-        side: [each.name.decode() for index in order for each in named if each.tensorIndex == index]
-        for side, (order, named) in sides.items()
-    }
+    found = {}
+    for side, order, named in (
+        ("inputs", graph.inputs, signature.inputs),
+        ("outputs", graph.outputs, signature.outputs),
+    ):
+        names: dict[int, list[str]] = {}
+        for each in named:
+            names.setdefault(int(each.tensorIndex), []).append(each.name.decode())
+        found[side] = [names[int(index)].pop(0) for index in order if names.get(int(index))]
+    return found
 
 
 def _without_rsqrt(model: Any) -> None:

@@ -1,5 +1,6 @@
 """The C++ of a folder: the model as an array, what its tensors are, the ops to register, a program with the loop."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +20,17 @@ KEYWORDS = frozenset(
     typename union unsigned using virtual void volatile while xor std tflite""".split()  # noqa: SIM905
 )
 """What a name in C++ can't be."""
+
+GLOBAL = frozenset(
+    """abs accept atof atoi bind clock close connect cos div dup exit exp fork free gamma getc index j0 j1 jn kill link
+    listen log main malloc open pause pipe poll pow printf putc puts qsort raise rand random read recv remove rename
+    round select send shutdown sign signal sin sleep socket sqrt stat strlen sync system tan time truncate unlink wait
+    write y0 y1 yn""".split()  # noqa: SIM905
+)
+"""Functions of C and POSIX that headers have outside of any namespace, so that none can be called as they are."""
+
+OWN = ("kArenaBytes", "kModel", "kModelBytes", "kOps")
+"""Constants that every header has."""
 
 TYPES = {
     "float32": "float",
@@ -76,7 +88,8 @@ def called(name: str) -> str:
 def namespace(stem: str) -> str:
     """Return the name of a model in C++, of its file's."""
     clean = re.sub(r"\W", "_", stem, flags=re.ASCII).lower()
-    return called(clean if clean[:1].isalpha() else f"model_{clean}".rstrip("_"))
+    named = clean if clean[:1].isalpha() else f"model_{clean}".rstrip("_")
+    return f"{named}_model" if named in GLOBAL else called(named)
 
 
 def method(op: str) -> str:
@@ -193,9 +206,20 @@ def _tensors(model: Model, side: str) -> str:
     for k, name in enumerate(model.order[side]):
         port = model.step.ports[name]
         scale = f"{port.scale!r}f" if port.scale else "0.0f"
-        words = "".join(part.capitalize() for part in name.split("_"))
-        lines.append(f"constexpr Tensor k{words}{{{k}, {model.size(port)}, {scale}, {port.zero_point or 0}}};")
+        told = f"{k}, {model.size(port)}, {scale}, {port.zero_point or 0}"
+        lines.append(f"constexpr Tensor {_constants(model)[name]}{{{told}}};")
     return "\n".join(lines)
+
+
+def _constants(model: Model) -> dict[str, str]:
+    """Return port -> what its constant is called: "lstm_h" is kLstmH, each name once and none of the header's own."""
+    taken, names = {*OWN}, {}
+    for port in (name for side in ("inputs", "outputs") for name in model.order[side]):
+        wish = "k" + "".join(part.capitalize() for part in port.split("_"))
+        wishes = itertools.chain([wish], (f"{wish}_{k}" for k in itertools.count(2)))
+        names[port] = next(each for each in wishes if each not in taken)
+        taken.add(names[port])
+    return names
 
 
 def _struct(model: Model, kind: str, ports: list[Port]) -> str:

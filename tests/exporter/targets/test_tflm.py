@@ -193,6 +193,17 @@ def test_the_program_compiles_without_a_warning(scheme, made, tmp_path):
     compiled(made[scheme].path, tmp_path, made[scheme].path / "main.cc")
 
 
+def test_names_are_apart_and_an_output_may_be_a_state(tmp_path):
+    x = keras.Input((None, 3), name="x")
+    h = layers.GRU(4, return_sequences=True, name="gru")(x)
+    outputs = [layers.Dense(2, name=name)(h) for name in ("dense_1", "dense1", "model", "ops")]
+    model = keras.Model(x, [*outputs, layers.GlobalMaxPooling1D(name="most")(h)])
+    [artifact] = export(model, "tflm", f"{tmp_path}/index_tflm")
+    assert artifact.parity.ok
+    assert "most" in artifact.contract.outputs
+    compiled(artifact.path, tmp_path, artifact.path / "main.cc")
+
+
 def test_the_state_is_carried_and_nothing_else_is_relied_on(made, tmp_path):
     artifact = made["precise"]
     order = artifact.contract.artifacts["tflm"].tensors["step"]
