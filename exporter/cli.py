@@ -94,11 +94,6 @@ def listed(*accepted: str) -> Callable[[str], list[str]]:
     return names
 
 
-def _both(first: Callable[..., Any], second: Callable[..., Any]) -> Callable[..., Any]:
-    """Return two options as one."""
-    return lambda command: first(second(command))
-
-
 PATH = click.Path(path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
 timeout = click.option(
@@ -124,14 +119,12 @@ cache = click.option(
     type=click.IntRange(1, MOST),
     help="Stream causal attention: it looks at the last N time steps, which are carried.",
 )
-calibrating = _both(
-    click.option(
-        "--calibration",
-        metavar="DATA",
-        help="Recordings to quantize by: an .npz, a folder of them, FILE.py:FUNCTION.  [default: random numbers]",
-    ),
-    click.option("--gate", type=float, help="dB of signal over noise below which nothing is delivered."),
+calibration = click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Recordings to quantize by: an .npz, a folder of them, FILE.py:FUNCTION.  [default: random numbers]",
 )
+gate = click.option("--gate", type=float, help="dB of signal over noise below which nothing is delivered.")
 memory = click.option(
     "--max-memory",
     type=click.FloatRange(0, min_open=True),
@@ -206,7 +199,8 @@ def main() -> None:
     help="Inputs and outputs of an artifact of integers; its states are integers.",
 )
 @click.option("--precise", is_flag=True, help="Quantize weights more closely, in about twice the bytes.")
-@calibrating
+@calibration
+@gate
 @in_dtype
 @memory
 @click.option("--no-check", is_flag=True, help="Deliver without comparing with golden outputs.")
@@ -239,7 +233,8 @@ def export(session: "Session", model: Path, to: tuple[list[str], ...], no_check:
 @click.option(
     "--quantize", type=listed(*SCHEMES, "all"), default="all", show_default=True, help="Schemes, several by commas."
 )
-@calibrating
+@calibration
+@gate
 @click.option("--batch", metavar="N|ANY", type=extent, help="Samples a call.  [default: as export]")
 @click.option("--time", metavar="N|ANY", type=extent, help="Time steps of a sequence call.  [default: as the model]")
 @ahead

@@ -109,7 +109,7 @@ def make_all(
             place = folder / f"{name.replace(' ', '_')}{targets[0].suffix}"
             try:
                 request = Request(targets, **(plain if scheme is None else quantized))
-                subject = subject_of(opened, request, at, known)
+                subject = subject_of(opened, request).prepared(request, at, known)
                 known = subject if known is None or known.recordings is None else known
                 [artifact] = deliver_all(subject, request, {to: place}, place.with_suffix(".json"), at)
             except ExportLSTMError as error:

@@ -237,32 +237,25 @@ def export(
     deliver.check_free([contract_path], force=True)  # what is there may be added to
     cache = request.attention_cache
     with opening(model, request.dtype, request.max_memory, progress, request.batch, request.lookahead, cache) as opened:
-        for target in request.targets:
-            target.check_step(opened.survey.no_step)
-        contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
+        subject = subject_of(opened, request)
+        contract = subject.contract
         infos = {t.name: ArtifactInfo(final[t.name].name, signatures=_own(contract, t)) for t in request.targets}
         together = replace(contract, artifacts=infos)
         deliver.joined(contract_path, together, request.force)  # refused now rather than when all is made
-        subject = subject_of(opened, request, progress)
-        return deliver_all(subject, request, final, contract_path, progress)
+        return deliver_all(subject.prepared(request, progress), request, final, contract_path, progress)
 
 
-def subject_of(opened: Opened, request: Request, progress: Progress, known: "Subject | None" = None) -> "Subject":
+def subject_of(opened: Opened, request: Request) -> "Subject":
     """Return what a request exports of a model.
 
-    Args:
-        opened: The model.
-        request: Which contract it is to have, whether it is proven and quantized.
-        progress: Called with each Stage as it starts.
-        known: What another request exports of it: golden numbers and recordings are taken from there.
+    Raises:
+        UnsupportedModel: When a target can't have it.
     """
     for target in request.targets:
         target.check_types(opened.model.types)
+        target.check_step(opened.survey.no_step)
     contract = opened.contract(request.targets, request.chosen_signatures, request.lengths)
-    subject = Subject(opened.model, opened.survey, contract, _fixed(opened.survey, request.time))
-    if request.check:
-        subject = subject.proven(progress, None if known is None else known.golden)
-    return subject if request.quantize is None else subject.recorded(request, progress, known)
+    return Subject(opened.model, opened.survey, contract, _fixed(opened.survey, request.time))
 
 
 def deliver_all(
@@ -340,6 +333,17 @@ class Subject:
         runs = {name: replace(each, dims={}) for name, each in self.contract.signatures.items()}  # of several steps
         contract = replace(self.contract, signatures=runs)
         return record(self.model, contract, self.fixed, feeds=feeds, totals=steps, progress=at)
+
+    def prepared(self, request: Request, progress: Progress, known: "Subject | None" = None) -> "Subject":
+        """Return the same proven and with recordings, as far as a request asks for that.
+
+        Args:
+            request: Which.
+            progress: Called with each Stage as it starts.
+            known: What another request exports of the model: golden numbers and recordings are taken from there.
+        """
+        subject = self.proven(progress, None if known is None else known.golden) if request.check else self
+        return subject if request.quantize is None else subject.recorded(request, progress, known)
 
     def proven(self, progress: Progress, known: Case | None = None) -> "Subject":
         """Return the same with golden numbers, which the contract tells of; those that are known, or new ones."""

@@ -184,6 +184,11 @@ class Signature:
         shapes = (np.shape(feeds[port.name]) for port in self.inputs if port.shape[0] == "batch" and port.name in feeds)
         return next((shape[0] for shape in shapes if shape), 1)
 
+    def time_steps(self, feeds: Feeds) -> int:
+        """Return how many time steps feeds hold, by the first input that counts them; for a signature with one."""
+        port = next(port for port in self.inputs if port.timed)
+        return int(feeds[port.name].shape[port.time_axis or 0])
+
     def samples(self, arrays: Feeds, picks: Array | slice) -> dict[str, Array]:
         """Return the rows of some samples, by their numbers, of arrays by port."""
         ports = self.ports

@@ -16,7 +16,6 @@ from .stream import Stream, cut
 CALL = 16
 """Of how many times the fewest time steps a call is: what a port without time holds is compared so often."""
 
-
 HUGE = 1e15
 """Numbers beyond it are of a model that runs away: there is nothing to compare."""
 
@@ -112,12 +111,8 @@ def trajectory(stream: Stream, signature: Signature, feeds: Feeds, batch: int = 
         Output port -> of a timed one its rows, [1, T, ...]; of the others what they held after each call,
         [calls, 1, ...].
     """
-    total = next(feeds[port.name].shape[port.time_axis or 0] for port in signature.inputs if port.timed)
-    steps, unit = signature.every * CALL, signature.every
-    starts = [*range(0, total - steps + 1, steps)]
-    calls = [(start, steps) for start in starts]
-    if rest := (total - len(starts) * steps) // unit * unit:
-        calls.append((len(starts) * steps, rest))
+    total, steps = signature.time_steps(feeds) // signature.every * signature.every, signature.every * CALL
+    calls = [(start, min(steps, total - start)) for start in range(0, total, steps)]
     beside = signature.samples(feeds, np.zeros(batch, int))
     pushed = (stream.push(**cut(beside, signature.inputs, start, count)) for start, count in calls)
     pieces = [signature.samples(outputs, slice(1)) for outputs in pushed]

@@ -1,4 +1,4 @@
-"""How artifacts are quantized, as data: what weights and states are, and how many decibels an artifact must reach."""
+"""How artifacts are quantized, as data, and how many decibels an artifact must reach."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,25 +12,21 @@ class Scheme:
 
     Attributes:
         name: What is asked for.
-        weights: The type that weights are stored in.
         gate: Signal-to-noise ratio in dB below which no artifact is delivered, unless another one is asked for: what
             trained models pass by 10 dB and more, and what a wrong scale or a lost bias doesn't.
-        told: What it does, for people.
     """
 
     name: str
-    weights: str
     gate: float
-    told: str
 
 
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("float16", "float16", 50.0, "weights in half the bytes, computed with as float32"),
-        Scheme("dynamic", "int8", 30.0, "weights int8, inputs of products quantized as they come"),
-        Scheme("int8", "int8", 20.0, "weights int8; tflite: states and all between them integers, too"),
-        Scheme("int16x8", "int8", 30.0, "weights int8, states and all between them int16"),
+        Scheme("float16", 50.0),  # weights in half the bytes, computed with as float32
+        Scheme("dynamic", 30.0),  # weights int8, inputs of products quantized as they come
+        Scheme("int8", 20.0),  # weights int8; to tflite and tflm states and all between them are integers, too
+        Scheme("int16x8", 30.0),  # weights int8, states and all between them int16
     )
 }
 """All there are."""

@@ -124,7 +124,7 @@ class Stream:
         if self._buffer:
             for port in self._timed:
                 feeds[port.name] = port.in_a_row([*([self._rest[port.name]] if self._rest else []), feeds[port.name]])
-            total = self._steps(feeds)
+            total = self._ports.time_steps(feeds)
             whole = total // self._unit * self._unit
             self._rest = cut(feeds, self._ports.inputs, whole, total - whole) if total > whole else {}
             if not whole:
@@ -145,7 +145,7 @@ class Stream:
         Raises:
             FeedError: When the model has inputs without a time axis, and nothing is buffered.
         """
-        ports, rest = self._ports, self._steps(self._rest) if self._rest else 0
+        ports, rest = self._ports, self._ports.time_steps(self._rest) if self._rest else 0
         late = max((math.ceil(rows * ports.steps_a_row(port)) for port, rows in ports.ahead.items()), default=0)
         total = -(-(rest + late) // self._unit) * self._unit
         if not total:
@@ -195,11 +195,6 @@ class Stream:
         signatures = self._contract.signatures
         every = self._ports.every
         return every if "step" in signatures else self._dims.get(TIME, every)
-
-    def _steps(self, feeds: Feeds) -> int:
-        """Return how many time steps feeds hold."""
-        [port, *_] = self._timed
-        return int(feeds[port.name].shape[port.time_axis or 0])
 
     def _signature_for(self, total: int) -> Signature:
         """Return the signature that runs `total` steps in the fewest calls."""

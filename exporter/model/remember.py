@@ -69,15 +69,9 @@ class Remembering:
         return steps_of(self.inputs[self.memories.timed])
 
     def _call(self, own: Callable[..., Any], memories: Mapping[int, Memory]) -> Callable[..., Any]:
-        made = itertools.count()
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            memory = memories.get(next(made))
-            if memory is None:
-                return own(*args, **kwargs)
+        def run(memory: Memory, args: Any, kwargs: Any) -> Any:
             tensors, again = taken(own, args, kwargs)
             timed = [x for x, clock in zip(tensors, memory.clocks, strict=True) if clock]
-
             on = on_rows(again, tensors, [clock is not None for clock in memory.clocks])
             ports = memory.ports
             states = [self.feeds[state_input(memory.name, short)] for short in memory.form.states]
@@ -90,7 +84,7 @@ class Remembering:
                 self.states[port.name] = state
             return output
 
-        return call
+        return _remembering(own, memories, run)
 
 
 @contextmanager
@@ -106,12 +100,7 @@ def limited(memories: Memories) -> Iterator[None]:
 
 
 def _limited(own: Callable[..., Any], memories: Mapping[int, Memory]) -> Callable[..., Any]:
-    made = itertools.count()
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        memory = memories.get(next(made))
-        if memory is None:
-            return own(*args, **kwargs)
+    def run(memory: Memory, args: Any, kwargs: Any) -> Any:
         tensors, again = taken(own, args, kwargs)
         timed = [clock is not None for clock in memory.clocks]
         rows = [x for x, has_rows in zip(tensors, timed, strict=True) if has_rows]
@@ -119,6 +108,19 @@ def _limited(own: Callable[..., Any], memories: Mapping[int, Memory]) -> Callabl
         if rows[0].shape[1] <= memory.form.rows:
             return own(*args, **kwargs)
         return memory.form.on_recording(on_rows(again, tensors, timed), rows)
+
+    return _remembering(own, memories, run)
+
+
+def _remembering(
+    own: Callable[..., Any], memories: Mapping[int, Memory], run: Callable[[Memory, Any, Any], Any]
+) -> Callable[..., Any]:
+    """Return a layer's call in which those that remember something are run otherwise, counted from the first."""
+    made = itertools.count()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        memory = memories.get(next(made))
+        return own(*args, **kwargs) if memory is None else run(memory, args, kwargs)
 
     return call
 

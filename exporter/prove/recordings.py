@@ -36,7 +36,7 @@ def whole(model: Model, signature: Signature, feeds: Mapping[str, Array]) -> dic
     """
     if given := [name for name in feeds if name in model.states]:
         raise FeedError(f"{given[0]!r} is what a layer remembers: give a recording from its start, without states.")
-    total, span = _steps(signature, feeds), model.memories.span
+    total, span = signature.time_steps(feeds), model.memories.span
     if total <= span:
         raise FeedError(f"The recording has {total} time steps; the model remembers {span}: give more.")
     return dict(feeds)
@@ -45,7 +45,7 @@ def whole(model: Model, signature: Signature, feeds: Mapping[str, Array]) -> dic
 def reached(model: Model, contract: Contract, feeds: Mapping[str, Array], before: int) -> dict[str, Array]:
     """Return the feeds of the steps after the first ones of a recording, with the states that these lead to."""
     signature = next(iter(contract.signatures.values()))
-    total = _steps(signature, feeds)
+    total = signature.time_steps(feeds)
     start = {**signature.initial_state(signature.count(feeds)), **feeds}
     if not before:
         return start
@@ -80,7 +80,7 @@ def played(
         layers: What other layers are computed by while it is active: as Keras has them, or by equations.
     """
     signature, memories = next(iter(contract.signatures.values())), model.memories
-    total = _steps(signature, feeds)
+    total = signature.time_steps(feeds)
     of_all = [port for port in contract.outputs if not signature.ports[port].timed]
 
     def call(feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -148,12 +148,6 @@ def _longer(signature: Signature, feeds: Mapping[str, Array], steps: int) -> dic
         last = np.take(feeds[port.name], [-1], axis=port.time_axis)
         longer[port.name] = port.in_a_row([feeds[port.name], np.repeat(last, steps, axis=port.time_axis)])
     return longer
-
-
-def _steps(signature: Signature, feeds: Mapping[str, Array]) -> int:
-    """Return how many time steps a recording has."""
-    timed = (port for port in signature.inputs if port.time_axis is not None)
-    return next(int(feeds[port.name].shape[port.time_axis or 0]) for port in timed)
 
 
 def _tensors(feeds: Mapping[str, Array]) -> dict[str, Any]:

@@ -34,8 +34,7 @@ class Trial:
         """Return how good an artifact is."""
         signature = next(iter(made.contract.signatures.values()))
         got = trajectory(made.stream(made.dims.get("batch", 1)), signature, self.feeds, made.dims.get("batch", 1))
-        steps = next(self.feeds[port.name].shape[port.time_axis or 0] for port in signature.inputs if port.timed)
-        return compared(signature, self.expect, got, gate, steps, self.recordings.told)
+        return compared(signature, self.expect, got, gate, signature.time_steps(self.feeds), self.recordings.told)
 
 
 def trial(model: Model, contract: Contract, recordings: Recordings) -> Trial:
@@ -44,7 +43,7 @@ def trial(model: Model, contract: Contract, recordings: Recordings) -> Trial:
     whole = replace(contract, signatures={"sequence": signature})
     call: Callable[[Feeds], dict[str, Array]] = oracle(model, whole)
     feeds = recordings.stream(signature)
-    total = next(feeds[port.name].shape[port.time_axis or 0] for port in signature.inputs if port.timed)
+    total = signature.time_steps(feeds)
     while True:
         expect = trajectory(Stream(whole, {}, lambda _, feeds: call(feeds)), signature, feeds)
         calm = all(np.abs(value).max(initial=0) < HUGE for value in expect.values() if value.dtype.kind == "f")

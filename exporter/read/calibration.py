@@ -57,12 +57,12 @@ class Recordings:
     def stream(self, signature: Signature) -> Recording:
         """Return the kept ones in a row, again and again until there are ENOUGH time steps."""
         steady = _steady(signature)
-        kept = [max(self.kept, key=lambda each: _steps(signature, each))] if steady else list(self.kept)
+        kept = [max(self.kept, key=lambda each: signature.time_steps(each))] if steady else list(self.kept)
         parts: list[Recording] = []
         total = 0
         while total < ENOUGH:
             parts.append(kept[len(parts) % len(kept)])
-            total += _steps(signature, parts[-1])
+            total += signature.time_steps(parts[-1])
         total = min(total, 2 * ENOUGH) // signature.every * signature.every
         return _cut(signature, _joined(signature, parts), 0, total)
 
@@ -110,7 +110,7 @@ def given(data: Any, signature: Signature) -> Recordings:
     else:
         kept = runs[EVERY - 1 :: EVERY]
         seen = [each for number, each in enumerate(runs) if number % EVERY != EVERY - 1]
-    steps = np.cumsum([_steps(signature, each) for each in seen])
+    steps = np.cumsum([signature.time_steps(each) for each in seen])
     seen = seen[: int(np.searchsorted(steps, MOST)) + 1]
     count = f"{len(runs)} recording{'s' * (len(runs) > 1)}"
     return Recordings(f"{told} ({count})", tuple(seen), tuple(kept))
@@ -175,11 +175,6 @@ def _inputs(signature: Signature) -> list[Port]:
     return [port for port in signature.inputs if port.role != "state" and port.name not in carried]
 
 
-def _steps(signature: Signature, recording: Recording) -> int:
-    """Return the time steps of a recording."""
-    return next(int(recording[p.name].shape[p.time_axis or 0]) for p in signature.inputs if p.timed)
-
-
 def _steady(signature: Signature) -> bool:
     """Whether some input has no time."""
     return not all(port.timed for port in _inputs(signature))
@@ -205,7 +200,7 @@ def _cut(signature: Signature, recording: Recording, start: int, count: int) -> 
 
 def _halves(signature: Signature, recording: Recording) -> tuple[Recording, Recording]:
     """Return three quarters of a recording and the rest, the same twice where it is short."""
-    total, unit = _steps(signature, recording), signature.every
+    total, unit = signature.time_steps(recording), signature.every
     cut = total * (EVERY - 1) // EVERY // unit * unit
     if total - cut < ENOUGH // EVERY or not cut:
         return recording, recording
@@ -242,7 +237,7 @@ def _samples(found: Any, signature: Signature) -> list[Recording]:
     count = {len(value) for value in arrays.values()}
     if len(count) > 1:
         raise FeedError(f"inputs have {', '.join(map(str, sorted(count)))} samples; give as many of each.")
-    total, samples = _steps(signature, arrays), count.pop()
+    total, samples = signature.time_steps(arrays), count.pop()
     if len(totals := {arrays[port.name].shape[port.time_axis or 0] for port in ports if port.timed}) > 1:
         raise FeedError(f"inputs have {', '.join(map(str, sorted(totals)))} time steps; give as many of each.")
     valid = np.full(samples, total) if lengths is None else np.asarray(lengths)

@@ -110,6 +110,20 @@ RUNTIMES = {
 """All there are; the first that reads a target is its own."""
 
 
+def contract_in(file: Path) -> Contract:
+    """Return the contract that lies in a folder as a file.
+
+    Raises:
+        ArtifactError: When there is none.
+    """
+    if files.kind(file) is None:
+        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
+    try:
+        return Contract.from_json(files.read(file, files.TEXT))
+    except ValueError as error:
+        raise ArtifactError(f"The folder carries no export-lstm contract: {error}.") from None
+
+
 def own(target: str) -> Runtime:
     """Return the runtime that a target is made for."""
     return next(runtime for runtime in RUNTIMES.values() if runtime.reads == target)

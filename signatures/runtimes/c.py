@@ -16,11 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, MissingRuntime, UnsafeArtifact
 from ..ports import Array, Feeds
-from . import own
+from . import contract_in, own
 
 CONTRACT = own("c").marker
 SELF_TEST = "self_test.c"
@@ -126,12 +125,7 @@ def read_contract(path: Path) -> Contract:
     Raises:
         ArtifactError: When there is none.
     """
-    if files.kind(path / CONTRACT) is None:
-        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
-    try:
-        contract = Contract.from_json(files.read(path / CONTRACT, files.TEXT))
-    except ValueError as error:
-        raise ArtifactError(f"The folder carries no export-lstm contract: {error}.") from None
+    contract = contract_in(path / CONTRACT)
     if "step" not in contract.signatures:
         raise ArtifactError("The folder's contract has no signature 'step', which is all that C has.")
     return contract

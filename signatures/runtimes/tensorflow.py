@@ -15,6 +15,7 @@ from .. import files
 from ..contract import Contract
 from ..errors import ArtifactError, UnsafeArtifact, one_line
 from ..ports import Array, Feeds
+from . import contract_in
 from .tensorflow_ops import COMPUTING
 
 CONTRACT = "assets.extra/contract.json"
@@ -75,12 +76,7 @@ def read_contract(path: Path) -> Contract:
     Raises:
         ArtifactError: When there is none.
     """
-    if files.kind(path / CONTRACT) is None:
-        raise ArtifactError("The folder carries no export-lstm contract. Export the Keras model with export-lstm.")
-    try:
-        return Contract.from_json(files.read(path / CONTRACT, files.TEXT))
-    except ValueError as error:
-        raise ArtifactError(f"The folder carries no export-lstm contract: {error}.") from None
+    return contract_in(path / CONTRACT)
 
 
 def read_graphs(path: Path) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from .. import rounding
-from .write import code, kind
+from .write import add_buffer, code, kind
 
 Builtin = schema.BuiltinOperator
 
@@ -38,7 +38,7 @@ def narrow(model: Any, least: int) -> None:
                     model.operatorCodes.append(code(each, version))
             if table.buffer not in stored:
                 found = rounding.nearest(model.buffers[table.buffer].data.view(np.float32).reshape(table.shape))
-                stored[table.buffer] = _buffer(model, found.values), _buffer(model, found.scale)
+                stored[table.buffer] = add_buffer(model, found.values), add_buffer(model, found.scale)
             values, scale = stored[table.buffer]
             [y], shape = operator.outputs, graph.tensors[operator.outputs[0]]
             narrow_table = _add(graph, copy.copy(table), type=schema.TensorType.INT8, buffer=values)
@@ -61,12 +61,6 @@ def _is_large(model: Any, operator: Any, table: Any, least: int) -> bool:
     options = operator.builtinOptions
     rows = options is None or (options.axis == 0 and options.batchDims == 0)
     return bool(constant and rows and len(table.shape) == 2 and np.prod(table.shape) >= least)
-
-
-def _buffer(model: Any, values: Any) -> int:
-    """Add a buffer and return its number."""
-    model.buffers.append(schema.BufferT(data=np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
-    return len(model.buffers) - 1
 
 
 def _add(graph: Any, tensor: Any, **facts: Any) -> int:

@@ -28,7 +28,7 @@ from ...lower.trace import Traced
 from .. import TARGETS, nothing_to_store, rounding
 from . import embeddings
 from .integers import of_integers
-from .write import code, embed, kind, packed
+from .write import add_buffer, code, embed, kind, packed
 
 LEAST = 1024
 """Numbers of the smallest constant that is quantized: a smaller one saves less than its scales and its op take."""
@@ -82,7 +82,7 @@ def _halve(model: Any) -> None:
             data = model.buffers[tensor.buffer].data
             if tensor.type == schema.TensorType.FLOAT32 and data is not None and np.prod(tensor.shape) >= LEAST:
                 if tensor.buffer not in halved:
-                    halved[tensor.buffer] = _new(model, np.clip(data.view(np.float32), *_ENDS).astype(np.float16))
+                    halved[tensor.buffer] = add_buffer(model, np.clip(data.view(np.float32), *_ENDS).astype(np.float16))
                 wide[index] = len(graph.tensors)
                 graph.tensors.append(schema.TensorT(shape=tensor.shape, type=tensor.type, hasRank=True))
                 tensor.type, tensor.buffer = schema.TensorType.FLOAT16, halved[tensor.buffer]
@@ -95,12 +95,6 @@ def _halve(model: Any) -> None:
         graph.operators = [*widen, *graph.operators]
     if halved:
         model.operatorCodes.append(code(schema.BuiltinOperator.DEQUANTIZE, 1))
-
-
-def _new(model: Any, values: Array) -> int:
-    """Add a buffer and return its number: what lies in one that is there may be another tensor's, too."""
-    model.buffers.append(schema.BufferT(data=np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
-    return len(model.buffers) - 1
 
 
 _ENDS = (np.finfo(np.float16).min, np.finfo(np.float16).max)
@@ -236,7 +230,7 @@ def round_products(model: Any, content: bytes, contract: Contract, recordings: S
     floats = {each.key: _matrix(model, each) for each in products}
     biased = {each.key for each in products if each.bias and model.buffers[each.bias.buffer].data is not None}
     rounded, errors = _rounded(floats, seen, biased)
-    stored = {key: _new(model, np.moveaxis(found.values, -1, key[1])) for key, found in rounded.items()}
+    stored = {key: add_buffer(model, np.moveaxis(found.values, -1, key[1])) for key, found in rounded.items()}
     versions: dict[int, int] = {}
     corrected: dict[tuple[Key, int], int] = {}
     for each, key in [(each, each.key) for each in products]:
@@ -250,7 +244,7 @@ def round_products(model: Any, content: bytes, contract: Contract, recordings: S
             both = key, int(bias.buffer)
             if both not in corrected:
                 better = model.buffers[bias.buffer].data.view(np.float32) + errors[key].astype(np.float32)
-                corrected[both] = _new(model, better)
+                corrected[both] = add_buffer(model, better)
             new = len(each.graph.tensors)  # others may read the same constant
             each.operator.inputs = np.array([*each.operator.inputs[:2], new], np.int32)
             bias = schema.TensorT(shape=bias.shape, type=bias.type, buffer=corrected[both], hasRank=True)

@@ -17,6 +17,7 @@ from tensorflow.lite.python.convert import convert_saved_model
 from signatures.contract import Contract
 from signatures.errors import UnsupportedModel
 from signatures.golden import Case
+from signatures.ports import Array
 from signatures.runtimes.litert import METADATA
 
 from ...lower import spelling
@@ -168,6 +169,12 @@ def _without_rsqrt(model: Any) -> None:
                 )
                 operators.append(division)
         graph.operators = operators
+
+
+def add_buffer(model: Any, values: Array) -> int:
+    """Add a buffer and return its number: what lies in one that is there may be another tensor's, too."""
+    model.buffers.append(schema.BufferT(data=np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    return len(model.buffers) - 1
 
 
 def code(op: int, version: int) -> Any:

@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from signatures.contract import Contract
 from signatures.ports import Port, Signature
 
+from ..c import names as c
+
 SPECIAL = {"BATCH_MATMUL": "BatchMatMul", "CUMSUM": "CumSum", "PADV2": "PadV2"}
 """Ops whose method of a resolver isn't called as its name's words are."""
 
-KEYWORDS = frozenset(
-    """alignas alignof and asm auto bool break case catch char class compl concept const consteval constexpr constinit
-    continue co_await co_return co_yield decltype default delete do double else enum explicit export extern false float
-    for friend goto if inline int long main mutable namespace new noexcept not nullptr operator or private protected
-    public register requires return short signed sizeof static struct switch template this throw true try typedef typeid
-    typename union unsigned using virtual void volatile while xor std tflite""".split()  # noqa: SIM905
-)
-"""What a name in C++ can't be."""
+KEYWORDS = c.KEYWORDS | {"co_await", "co_return", "co_yield", "consteval", "constinit", "main", "std", "tflite"}
+"""What a name in C++ can't be: more of newer C++, and the namespace that a source uses."""
 
 GLOBAL = frozenset(
     """abs accept atof atoi bind clock close connect cos div dup exit exp fork free gamma getc index j0 j1 jn kill link
